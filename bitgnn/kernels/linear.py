@@ -1,0 +1,91 @@
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def quantized_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    x_q: Tensor,
+    x_scale: Tensor,
+    weight_q: Tensor,
+    weight_scale: Tensor,
+    rescale_bias: bool = False,
+) -> Tensor:
+    r"""The differentiable :func:`bitgnn.kernels.reference.quantized_linear`.
+
+    The gradient passes straight through both quantizers, as if
+    :math:`\mathbf{x}_q s_x` were :math:`\mathbf{x}` and :math:`\mathbf{W}_q
+    s_w` were :math:`\mathbf{W}`:
+
+    .. math::
+        \nabla_{\mathbf{x}} = \nabla_{\mathbf{y}} \, (\mathbf{W}_q s_w), \quad
+        \nabla_{\mathbf{W}} = (\nabla_{\mathbf{y}} \, s_x)^{\top} \mathbf{x}_q.
+
+    Args:
+        x (torch.Tensor): The rows before quantization; only its gradient is
+            used.
+        weight (torch.Tensor): The latent weight; only its gradient is used.
+        bias (torch.Tensor or None): The bias.
+        x_q (torch.Tensor): The integers of the rows, dense or sparse (COO).
+        x_scale (torch.Tensor): The scale of each row.
+        weight_q (torch.Tensor): The integers of the weight.
+        weight_scale (torch.Tensor): The scale of the weight.
+        rescale_bias (bool, optional): If set to :obj:`True`, adds the bias
+            before the rescale. (default: :obj:`False`)
+
+    Shapes:
+        As in :func:`bitgnn.kernels.reference.quantized_linear`.
+    """
+    return _QuantizedLinear.apply(
+        x, weight, bias, x_q, x_scale, weight_q, weight_scale, rescale_bias
+    )
+
+
+class _QuantizedLinear(torch.autograd.Function):
+    # The scales multiply the narrower side wherever one is free to choose: the
+    # output in the forward pass, its gradient in the backward pass, never `x_q`.
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        x_q: Tensor,
+        x_scale: Tensor,
+        weight_q: Tensor,
+        weight_scale: Tensor,
+        rescale_bias: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(x_q, x_scale, weight_q, weight_scale)
+        ctx.sparse, ctx.rescale_bias = x_q.layout != torch.strided, rescale_bias
+        out = torch.sparse.mm(x_q, weight_q.t()) if ctx.sparse else F.linear(x_q, weight_q)
+        if bias is not None and rescale_bias:
+            out = out + bias
+        out = out.mul_(x_scale).mul_(weight_scale.view(-1))
+        if bias is not None and not rescale_bias:
+            out = out.add_(bias)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x_q, x_scale, weight_q, weight_scale = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ (weight_q * weight_scale)
+        if ctx.needs_input_grad[1]:
+            scaled = (grad * x_scale).flatten(end_dim=-2)
+            if ctx.sparse:
+                grad_weight = torch.sparse.mm(x_q.t(), scaled).t()
+            else:
+                grad_weight = scaled.t() @ x_q.flatten(end_dim=-2)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad
+            if ctx.rescale_bias:
+                grad_bias = grad * x_scale * weight_scale.view(-1)
+            grad_bias = grad_bias.flatten(end_dim=-2).sum(dim=0)
+        return grad_x, grad_weight, grad_bias, None, None, None, None, None

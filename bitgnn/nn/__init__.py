@@ -1,0 +1,23 @@
+"""Ternary layers and models for PyTorch Geometric."""
+
+from bitgnn.nn.conv import BitGATConv, BitGCNConv, BitSAGEConv, BitSGConv
+from bitgnn.nn.convert import convert, set_strength
+from bitgnn.nn.hetero_linear import BitHeteroLinear
+from bitgnn.nn.linear import BitLinear
+from bitgnn.nn.models import BitGAT, BitGCN, BitGraphSAGE, BitMLP, BitSGC
+
+__all__ = [
+    "BitGAT",
+    "BitGATConv",
+    "BitGCN",
+    "BitGCNConv",
+    "BitGraphSAGE",
+    "BitHeteroLinear",
+    "BitLinear",
+    "BitMLP",
+    "BitSAGEConv",
+    "BitSGC",
+    "BitSGConv",
+    "convert",
+    "set_strength",
+]

@@ -1,0 +1,103 @@
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch_geometric.nn import SAGEConv
+from torch_geometric.typing import Adj, OptPairTensor, Size
+
+from bitgnn.nn.convert import quantize_children
+from bitgnn.nn.functional import quantized_rows
+from bitgnn.nn.linear import BitLinear
+from bitgnn.nn.rows import RowQuantizer
+from bitgnn.quant import Quant, resolve_quant
+
+
+class BitSAGEConv(SAGEConv):
+    r"""The ternary twin of :class:`torch_geometric.nn.SAGEConv`, from
+    `"Inductive Representation Learning on Large Graphs"
+    <https://arxiv.org/abs/1706.02216>`_,
+
+    .. math::
+        \mathbf{x}^{\prime}_i = \mathbf{W}_{1} Q \left( \mathrm{mean}_{j \in
+        \mathcal{N}(i)} Q(\mathbf{x}_j) \right) + \mathbf{W}_{2}
+        Q(\mathbf{x}_i),
+
+    with ternary :math:`\mathbf{W}_1`, :math:`\mathbf{W}_2` and the row
+    quantizer :math:`Q(\mathbf{x}) = \mathbf{x}_q s_x`. Input rows are quantized
+    once and shared by both branches, and the aggregate is quantized again, so
+    that inference gathers 8-bit rows and multiplies integers.
+
+    Args:
+        in_channels (int or tuple): Size of each input sample, or :obj:`-1` to
+            derive the size from the first input(s) to the forward method.
+            A tuple corresponds to the sizes of source and target
+            dimensionalities.
+        out_channels (int): Size of each output sample.
+        *args (optional): Further arguments of
+            :class:`torch_geometric.nn.SAGEConv`, in its order.
+        quant (QuantConfig or str, optional): How to quantize; :obj:`None` is
+            full precision, exactly PyG's layer. (default: :obj:`"b158"`)
+        **kwargs (optional): Further arguments of
+            :class:`torch_geometric.nn.SAGEConv`.
+
+    Shapes:
+        As in :class:`torch_geometric.nn.SAGEConv`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | tuple[int, int],
+        out_channels: int,
+        *args: Any,
+        quant: Quant = "b158",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, *args, **kwargs)
+        self.quant = resolve_quant(quant)
+        if self.quant is not None:
+            quantize_children(self, self.quant)
+            self._rows_l, self._rows_r = RowQuantizer(self.quant), RowQuantizer(self.quant)
+            if self.root_weight:
+                # What reaches `lin_r` has been quantized already.
+                shared = self.quant.replace(activation_bits=None, layer_norm=False)
+                self.lin_r: BitLinear = BitLinear.from_linear(self.lin_r, shared)
+
+    def forward(
+        self,
+        x: Tensor | OptPairTensor,
+        edge_index: Adj,
+        size: Size = None,
+    ) -> Tensor:
+        if isinstance(x, Tensor):
+            x = (x, x)
+
+        if self.project and hasattr(self, "lin"):
+            x = (self.lin(x[0]).relu(), x[1])
+
+        # TorchScript can't compile `self.quant`, so that a nested `if` keeps it out of sight.
+        if not torch.jit.is_scripting():  # noqa: SIM102
+            if self.quant is not None:
+                x = self._quantize(x)
+
+        # propagate_type: (x: OptPairTensor)
+        out = self.propagate(edge_index, x=x, size=size)
+        out = self.lin_l(out)
+
+        x_r = x[1]
+        if self.root_weight and x_r is not None:
+            out = out + self.lin_r(x_r)
+
+        if self.normalize:
+            out = F.normalize(out, p=2.0, dim=-1)
+
+        return out
+
+    @torch.jit.unused
+    def _quantize(self, x: OptPairTensor) -> OptPairTensor:
+        strength = self.lin_l.strength
+        x_l, _ = quantized_rows(x[0], self._rows_l, strength, self.training)
+        if x[1] is None or x[1] is x[0]:
+            return x_l, (None if x[1] is None else x_l)
+        x_r, _ = quantized_rows(x[1], self._rows_r, strength, self.training)
+        return x_l, x_r

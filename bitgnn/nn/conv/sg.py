@@ -1,0 +1,49 @@
+from typing import Any
+
+from torch_geometric.nn import SGConv
+
+from bitgnn.nn.convert import quantize_children
+from bitgnn.quant import Quant, resolve_quant
+
+
+class BitSGConv(SGConv):
+    r"""The ternary twin of :class:`torch_geometric.nn.SGConv`, from
+    `"Simplifying Graph Convolutional Networks"
+    <https://arxiv.org/abs/1902.07153>`_,
+
+    .. math::
+        \mathbf{X}^{\prime} = (\mathbf{H}_q \mathbf{W}_q^{\top}) \,
+        \mathbf{s}_h s_w + \mathbf{b}, \quad
+        \mathbf{H} = {\left(\mathbf{\hat{D}}^{-1/2} \mathbf{\hat{A}}
+        \mathbf{\hat{D}}^{-1/2} \right)}^K \mathbf{X}.
+
+    Args:
+        in_channels (int): Size of each input sample, or :obj:`-1` to derive
+            the size from the first input(s) to the forward method.
+        out_channels (int): Size of each output sample.
+        *args (optional): Further arguments of
+            :class:`torch_geometric.nn.SGConv`, in its order.
+        quant (QuantConfig or str, optional): How to quantize; :obj:`None` is
+            full precision, exactly PyG's layer. (default: :obj:`"b158"`)
+        **kwargs (optional): Further arguments of
+            :class:`torch_geometric.nn.SGConv`.
+
+    Shapes:
+        - **input:**
+          node features :math:`(|\mathcal{V}|, F_{in})`,
+          edge indices :math:`(2, |\mathcal{E}|)`,
+          edge weights :math:`(|\mathcal{E}|)` *(optional)*
+        - **output:** node features :math:`(|\mathcal{V}|, F_{out})`
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *args: Any,
+        quant: Quant = "b158",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, *args, **kwargs)
+        self.quant = resolve_quant(quant)
+        quantize_children(self, self.quant)

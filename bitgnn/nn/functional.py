@@ -1,0 +1,106 @@
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bitgnn.kernels import quantized_linear
+from bitgnn.nn.rows import RowQuantizer
+from bitgnn.quant import QuantConfig, dequantize_rows, quantize_weight, straight_through
+
+
+def bit_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    config: QuantConfig,
+    strength: float = 1.0,
+    training: bool = False,
+    rows: RowQuantizer | None = None,
+) -> Tensor:
+    r"""What :class:`bitgnn.nn.BitLinear` computes, on tensors.
+
+    Integers are multiplied exactly where 32-bit floating point carries them.
+    Where it does not (half precision, or a strength below 1, which blends both
+    operands with their full-precision values) the rescaled operands are
+    multiplied instead.
+
+    Args:
+        x (torch.Tensor): The input features, dense or a sparse matrix.
+        weight (torch.Tensor): The latent weight.
+        bias (torch.Tensor or None): The bias.
+        config (QuantConfig): How to quantize.
+        strength (float, optional): Between full precision (0) and quantized
+            (1). (default: :obj:`1.0`)
+        training (bool, optional): Whether stochastic rounding and static rows
+            apply. (default: :obj:`False`)
+        rows (RowQuantizer, optional): What remembers static rows.
+            (default: :obj:`None`)
+
+    Shapes:
+        - **x:** :math:`(*, F_{in})`
+        - **weight:** :math:`(F_{out}, F_{in})`
+        - **output:** :math:`(*, F_{out})`
+    """
+    rows = rows if rows is not None else RowQuantizer(config)
+    integers = (
+        config.activation_bits is not None
+        and config.weight_bits is not None
+        and strength == 1.0
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled(x.device.type)
+    )
+    if integers:
+        row = rows(x, training)
+        weight_q, weight_scale = quantize_weight(weight, config, training)
+        return quantized_linear(
+            row.x, weight, bias, row.values, row.scale, weight_q, weight_scale, config.rescale_bias
+        )
+
+    operand, x_scale = quantized_rows(x, rows, strength, training)
+    weight_operand, weight_scale = _blended_weight(weight, config, strength, training)
+    if bias is not None and config.rescale_bias:
+        out = _product(operand, weight_operand, None)
+        return out + (bias * x_scale * weight_scale.view(-1)).to(out.dtype)
+    return _product(operand, weight_operand, bias)
+
+
+def quantized_rows(
+    x: Tensor,
+    rows: RowQuantizer,
+    strength: float = 1.0,
+    training: bool = False,
+) -> tuple[Tensor, Tensor]:
+    r"""Returns rows as quantization leaves them, :math:`\mathbf{x}_q s_x`, with a
+    straight-through gradient, and their scales.
+
+    Args:
+        x (torch.Tensor): The input features, dense or a sparse matrix.
+        rows (RowQuantizer): What quantizes them.
+        strength (float, optional): Between full precision (0) and quantized
+            (1). (default: :obj:`1.0`)
+        training (bool, optional): Whether static rows may be kept.
+            (default: :obj:`False`)
+    """
+    if rows.config.activation_bits is None:
+        return rows.normalize(x), x.new_ones(())
+    row = rows(x, training)
+    target = dequantize_rows(row.values, row.scale)
+    if target.layout != torch.strided:
+        source = row.x.to_sparse_coo()
+        return (target if strength == 1.0 else torch.lerp(source, target, strength)), row.scale
+    return straight_through(row.x, target.to(row.x.dtype), strength), row.scale
+
+
+def _blended_weight(
+    weight: Tensor, config: QuantConfig, strength: float, training: bool
+) -> tuple[Tensor, Tensor]:
+    if config.weight_bits is None:
+        return weight, weight.new_ones(())
+    weight_q, scale = quantize_weight(weight, config, training)
+    return straight_through(weight, (weight_q * scale).to(weight.dtype), strength), scale
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if x.layout == torch.strided:
+        return F.linear(x, weight, bias)
+    out = torch.sparse.mm(x, weight.t())
+    return out if bias is None else out + bias

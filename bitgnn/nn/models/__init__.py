@@ -1,0 +1,7 @@
+"""Models of ternary layers; each also runs in full precision with :obj:`quant=None`."""
+
+from bitgnn.nn.models.basic_gnn import BitGAT, BitGCN, BitGraphSAGE
+from bitgnn.nn.models.mlp import BitMLP
+from bitgnn.nn.models.sgc import BitSGC
+
+__all__ = ["BitGAT", "BitGCN", "BitGraphSAGE", "BitMLP", "BitSGC"]

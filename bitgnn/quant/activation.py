@@ -1,0 +1,80 @@
+import torch
+from torch import Tensor
+
+from bitgnn.quant.config import QuantConfig
+
+
+def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
+    r"""Quantizes activations to integers with one scale a row,
+
+    .. math::
+        \mathbf{x}_q = \mathrm{clamp}(\mathrm{round}(\mathbf{x} / s_x), -127,
+        127), \quad s_x = \max |\mathbf{x}| / 127
+
+    at 8 bits, and with :math:`2^{b-1} - 1` for 127 at :math:`b` bits. The
+    integers come as floating point numbers. A row of zeros stays zero; a row
+    with NaN or infinity becomes NaN, and no other row does.
+
+    Args:
+        x (torch.Tensor): The activations, dense or a sparse matrix.
+        config (QuantConfig): Bits and range.
+
+    Shapes:
+        - **x:** :math:`(*, F)`
+        - **outputs:** :math:`\mathbf{x}_q` of :math:`(*, F)`, sparse (COO) if
+          :math:`\mathbf{x}` is, and a dense :math:`s_x` of :math:`(*, 1)`, in
+          at least 32 bits
+    """
+    x = x.detach()
+    if x.layout != torch.strided:
+        return _quantize_sparse_rows(x, config)
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if x.size(-1) == 0:
+        return x, x.new_full((*x.shape[:-1], 1), config.eps)
+    scale = _scale(x.abs().amax(dim=-1, keepdim=True), config)
+    return _round(x / scale, config), scale
+
+
+def _quantize_sparse_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
+    x = x.to_sparse_coo().coalesce()
+    row, value = x.indices()[0], x.values()
+    value = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    # Entries that are not stored are zeros: they never are the largest.
+    absmax = value.new_zeros(x.size(0)).scatter_reduce_(0, row, value.abs(), "amax")
+    scale = _scale(absmax, config)
+    value = _round(value / scale[row], config)
+    x_q = torch.sparse_coo_tensor(x.indices(), value, x.shape, is_coalesced=True)
+    return x_q, scale.unsqueeze(-1)
+
+
+def dequantize_rows(x_q: Tensor, scale: Tensor) -> Tensor:
+    r"""Returns :math:`\mathbf{x}_q s_x`, sparse (COO) if :math:`\mathbf{x}_q` is.
+
+    Args:
+        x_q (torch.Tensor): The integers of the rows.
+        scale (torch.Tensor): The scale of each row.
+
+    Shapes:
+        - **x_q:** :math:`(*, F)`
+        - **scale:** :math:`(*, 1)`
+        - **output:** :math:`(*, F)`
+    """
+    if x_q.layout == torch.strided:
+        return x_q * scale
+    value = x_q.values() * scale[x_q.indices()[0], 0]
+    return torch.sparse_coo_tensor(x_q.indices(), value, x_q.shape, is_coalesced=True)
+
+
+def _scale(absmax: Tensor, config: QuantConfig) -> Tensor:
+    return (absmax / -_low(config)).clamp_(min=config.eps)
+
+
+def _low(config: QuantConfig) -> int:
+    return config.activation_range[0]
+
+
+def _round(ratio: Tensor, config: QuantConfig) -> Tensor:
+    low, high = config.activation_range
+    ratio = ratio.round_()
+    # In the symmetric range the scale itself bounds the ratio: no clamp is needed.
+    return ratio.clamp_(low, high) if config.full_range else ratio
