@@ -4,7 +4,7 @@ from torch import Tensor
 
 from bitgnn.kernels import quantized_linear
 from bitgnn.nn.rows import RowQuantizer
-from bitgnn.quant import QuantConfig, dequantize_rows, quantize_weight, straight_through
+from bitgnn.quant import QuantConfig, quantize_weight, straight_through
 
 
 def bit_linear(
@@ -49,45 +49,18 @@ def bit_linear(
         and not torch.is_autocast_enabled(x.device.type)
     )
     if integers:
-        row = rows(x, training)
+        row = rows.integers(x, training)
         weight_q, weight_scale = quantize_weight(weight, config, training)
         return quantized_linear(
             row.x, weight, bias, row.values, row.scale, weight_q, weight_scale, config.rescale_bias
         )
 
-    operand, x_scale = quantized_rows(x, rows, strength, training)
+    operand, x_scale = rows.rescaled(x, strength, training)
     weight_operand, weight_scale = _blended_weight(weight, config, strength, training)
     if bias is not None and config.rescale_bias:
         out = _product(operand, weight_operand, None)
         return out + (bias * x_scale * weight_scale.view(-1)).to(out.dtype)
     return _product(operand, weight_operand, bias)
-
-
-def quantized_rows(
-    x: Tensor,
-    rows: RowQuantizer,
-    strength: float = 1.0,
-    training: bool = False,
-) -> tuple[Tensor, Tensor]:
-    r"""Returns rows as quantization leaves them, :math:`\mathbf{x}_q s_x`, with a
-    straight-through gradient, and their scales.
-
-    Args:
-        x (torch.Tensor): The input features, dense or a sparse matrix.
-        rows (RowQuantizer): What quantizes them.
-        strength (float, optional): Between full precision (0) and quantized
-            (1). (default: :obj:`1.0`)
-        training (bool, optional): Whether static rows may be kept.
-            (default: :obj:`False`)
-    """
-    if rows.config.activation_bits is None:
-        return rows.normalize(x), x.new_ones(())
-    row = rows(x, training)
-    target = dequantize_rows(row.values, row.scale)
-    if target.layout != torch.strided:
-        source = row.x.to_sparse_coo()
-        return (target if strength == 1.0 else torch.lerp(source, target, strength)), row.scale
-    return straight_through(row.x, target.to(row.x.dtype), strength), row.scale
 
 
 def _blended_weight(

@@ -1,11 +1,11 @@
-from typing import Any, NamedTuple
-from weakref import ref
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.quant import QuantConfig, quantize_rows
+from bitgnn.nn.static import StaticMemo
+from bitgnn.quant import QuantConfig, dequantize_rows, quantize_rows, straight_through
 
 
 class Rows(NamedTuple):
@@ -17,15 +17,8 @@ class Rows(NamedTuple):
 
 
 class RowQuantizer:
-    r"""Quantizes the rows a layer receives, and static rows only once.
-
-    In full-batch training a layer sees the same input features in every step.
-    Features that need no gradient and that come a second time, unchanged (the
-    same memory and the same autograd version), are taken for static: their
-    integers are kept until the features change or are freed. What bypasses
-    autograd's version counter, such as writing through :obj:`x.data` or a
-    NumPy view between two training steps, is not seen. Nothing is ever kept
-    outside training.
+    r"""Quantizes the rows a layer receives, and static rows only once
+    (:class:`bitgnn.nn.static.StaticMemo`).
 
     Args:
         config (QuantConfig): How to quantize.
@@ -33,32 +26,8 @@ class RowQuantizer:
 
     def __init__(self, config: QuantConfig) -> None:
         self.config = config
-        self._seen: _Fingerprint | None = None
-        self._kept: Rows | None = None
-
-    def __call__(self, x: Tensor, training: bool = False) -> Rows:
-        """Quantizes the rows of a tensor, dense or a sparse matrix.
-
-        Args:
-            x (torch.Tensor): The activations.
-            training (bool, optional): Whether static rows may be kept.
-                (default: :obj:`False`)
-        """
-        if x.requires_grad or torch.compiler.is_compiling() or x.is_inference():
-            return self._quantize(x)
-
-        fingerprint = _Fingerprint(x)
-        seen_before = fingerprint == self._seen
-        if seen_before and self._kept is not None:
-            return self._kept
-        rows = self._quantize(x)
-        if training and torch.is_grad_enabled():
-            self._seen, self._kept = fingerprint, (rows if seen_before else None)
-        return rows
-
-    def _quantize(self, x: Tensor) -> Rows:
-        x = self.normalize(x)
-        return Rows(x, *quantize_rows(x, self.config))
+        self._integers: StaticMemo[tuple[Tensor, Tensor]] = StaticMemo()
+        self._rescaled: StaticMemo[tuple[Tensor, Tensor]] = StaticMemo()
 
     def normalize(self, x: Tensor) -> Tensor:
         """Applies what comes before quantization: layer normalization, if configured."""
@@ -67,28 +36,46 @@ class RowQuantizer:
         x = x if x.layout == torch.strided else x.to_dense()
         return F.layer_norm(x, x.shape[-1:])
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "RowQuantizer":
-        return RowQuantizer(self.config)
+    def integers(self, x: Tensor, training: bool = False) -> Rows:
+        r"""Returns :math:`\mathbf{x}_q` and :math:`s_x` of rows, dense or sparse.
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RowQuantizer, (self.config,)
+        Args:
+            x (torch.Tensor): The activations.
+            training (bool, optional): Whether static rows may be kept.
+                (default: :obj:`False`)
+        """
+        if x.requires_grad:
+            x = self.normalize(x)
+            return Rows(x, *quantize_rows(x, self.config))
+        return Rows(x, *self._integers(x, self._quantize, training))
 
+    def rescaled(
+        self, x: Tensor, strength: float = 1.0, training: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        r"""Returns rows as quantization leaves them, :math:`\mathbf{x}_q s_x`, with a
+        straight-through gradient, and :math:`s_x`.
 
-class _Fingerprint:
-    """Tells whether a tensor is the same memory with the same content as one seen before."""
+        Args:
+            x (torch.Tensor): The activations, dense or sparse.
+            strength (float, optional): Between full precision (0) and
+                quantized (1). (default: :obj:`1.0`)
+            training (bool, optional): Whether static rows may be kept.
+                (default: :obj:`False`)
+        """
+        if self.config.activation_bits is None:
+            return self.normalize(x), x.new_ones(())
+        target, scale = self._rescaled(x, self._rescale, training)
+        if not x.requires_grad and strength == 1.0:
+            return target, scale
+        x = self.normalize(x)
+        if x.layout != torch.strided:
+            x = x.to_sparse_coo()
+            return (target if strength == 1.0 else torch.lerp(x, target, strength)), scale
+        return straight_through(x, target, strength), scale
 
-    def __init__(self, x: Tensor) -> None:
-        sparse = x.layout != torch.strided
-        # A sparse tensor has no memory of its own; the object stands for it.
-        self.memory = ref(x if sparse else x.untyped_storage())
-        self.content: tuple[object, ...] = (x._version, x.dtype, x.shape)
-        if not sparse:
-            self.content += (x.storage_offset(), x.stride())
+    def _quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return quantize_rows(self.normalize(x), self.config)
 
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _Fingerprint)
-            and self.memory() is other.memory()
-            and other.memory() is not None
-            and self.content == other.content
-        )
+    def _rescale(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x_q, scale = self._quantize(x)
+        return dequantize_rows(x_q, scale).to(x.dtype), scale

@@ -81,8 +81,9 @@ class QuantConfig:
         self._check("rounding", ROUNDINGS)
         for name in ("layer_norm", "full_range", "rescale_bias"):
             self._check(name, (True, False))
-        if not isinstance(self.eps, (int, float)) or not 0 < self.eps < 1:
-            raise ValueError(f"'eps' must lie between 0 and 1 (got {self.eps!r})")
+        # A scale near the smallest float has few digits left: ratios would leave the range.
+        if not isinstance(self.eps, (int, float)) or not 1e-30 <= self.eps < 1:
+            raise ValueError(f"'eps' must lie between 1e-30 and 1 (got {self.eps!r})")
 
     def _check(self, name: str, allowed: tuple[Any, ...]) -> None:
         value = getattr(self, name)

@@ -7,7 +7,7 @@ from torch import Tensor
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, target: Tensor, strength: float) -> Tensor:
-        return target.clone() if strength == 1.0 else torch.lerp(value, target, strength)
+        return target if strength == 1.0 else torch.lerp(value, target, strength)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:

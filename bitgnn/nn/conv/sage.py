@@ -7,7 +7,6 @@ from torch_geometric.nn import SAGEConv
 from torch_geometric.typing import Adj, OptPairTensor, Size
 
 from bitgnn.nn.convert import quantize_children
-from bitgnn.nn.functional import quantized_rows
 from bitgnn.nn.linear import BitLinear
 from bitgnn.nn.rows import RowQuantizer
 from bitgnn.quant import Quant, resolve_quant
@@ -96,8 +95,8 @@ class BitSAGEConv(SAGEConv):
     @torch.jit.unused
     def _quantize(self, x: OptPairTensor) -> OptPairTensor:
         strength = self.lin_l.strength
-        x_l, _ = quantized_rows(x[0], self._rows_l, strength, self.training)
+        x_l, _ = self._rows_l.rescaled(x[0], strength, self.training)
         if x[1] is None or x[1] is x[0]:
             return x_l, (None if x[1] is None else x_l)
-        x_r, _ = quantized_rows(x[1], self._rows_r, strength, self.training)
+        x_r, _ = self._rows_r.rescaled(x[1], strength, self.training)
         return x_l, x_r

@@ -1,0 +1,153 @@
+"""What a ternary training epoch costs next to PyG's 32-bit one.
+
+Full-batch epochs (forward, backward, optimizer step) of the same model on Cora, CiteSeer and
+PubMed, in turns: PyG in 32 bits, bitgnn with absmean and absmedian, and the same model with the
+layer of the PyPI package `bitlinear` put in by hand (`pip install bitlinear==2.4.6`; the column
+stays empty without it). Each cell is a median of paired ratios to the 32-bit epoch of the same
+round.
+
+    python benchmarks/train_speed.py --root data --json benchmarks/results/train_speed.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torch_geometric
+from rich.console import Console
+from rich.table import Table
+
+import bitgnn
+from bitgnn import QuantConfig, task
+from bitgnn.nn import BitGAT, BitGCN, BitGraphSAGE, BitMLP, BitSGC
+
+SIDES = ("32-bit", "absmean", "absmedian", "bitlinear")
+
+
+def build(model: str, num_features: int, num_classes: int, quant: QuantConfig | None):
+    """The model of the comparison: two layers, hidden size 64, everything cached that PyG caches."""
+    if model == "gcn":
+        return BitGCN(num_features, 64, 2, num_classes, dropout=0.5, cached=True, quant=quant)
+    if model == "sage":
+        return BitGraphSAGE(num_features, 64, 2, num_classes, dropout=0.5, quant=quant)
+    if model == "gat":
+        return BitGAT(num_features, 64, 2, num_classes, dropout=0.5, heads=8, quant=quant)
+    if model == "sgc":
+        return BitSGC(num_features, num_classes, K=2, cached=True, quant=quant)
+    return BitMLP([num_features, 64, num_classes], dropout=0.5, norm=None, quant=quant)
+
+
+def put_bitlinear(model: torch.nn.Module) -> torch.nn.Module:
+    """Puts the layer of the package `bitlinear` where PyG has its own linear."""
+    from bitlinear import BitLinear
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, torch_geometric.nn.Linear):
+                bias = child.bias is not None
+                twin = BitLinear(
+                    child.in_channels, child.out_channels, bias, weight_measure="AbsMean"
+                )
+                setattr(parent, name, twin)
+    return model
+
+
+def epoch_of(model: torch.nn.Module, data, mask: torch.Tensor) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    inputs = (data.x,) if isinstance(model, BitMLP) else (data.x, data.edge_index)
+    model.train()
+
+    def epoch() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(*inputs)[mask], data.y[mask]).backward()
+        optimizer.step()
+
+    return epoch
+
+
+def measure(model: str, data, mask: torch.Tensor, num_classes: int, rounds: int) -> dict:
+    configs = {"32-bit": None, "absmean": QuantConfig(), "absmedian": QuantConfig(weight_measure="absmedian")}
+    epochs = {}
+    for side in SIDES:
+        torch.manual_seed(0)
+        if side == "bitlinear":
+            try:
+                network = put_bitlinear(build(model, data.num_features, num_classes, None))
+            except ImportError:
+                continue
+        else:
+            network = build(model, data.num_features, num_classes, configs[side])
+        epochs[side] = epoch_of(network, data, mask)
+
+    for epoch in epochs.values():
+        for _ in range(3):
+            epoch()
+    seconds: dict[str, list[float]] = {side: [] for side in epochs}
+    for i in range(rounds):
+        order = list(epochs)
+        for side in order[i % len(order) :] + order[: i % len(order)]:
+            start = time.perf_counter()
+            epochs[side]()
+            seconds[side].append(time.perf_counter() - start)
+    return {
+        "ms": {side: 1e3 * statistics.median(times) for side, times in seconds.items()},
+        "ratio": {
+            side: statistics.median(
+                t / base for t, base in zip(times, seconds["32-bit"], strict=True)
+            )
+            for side, times in seconds.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--root", help="where the data sets lie (default: $BITGNN_DATA)")
+    parser.add_argument("--dataset", nargs="+", default=["Cora", "CiteSeer", "PubMed"])
+    parser.add_argument("--model", nargs="+", default=["gcn", "sage", "gat", "sgc", "mlp"])
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    table = Table(title="training epoch, ratio to 32-bit (median of interleaved rounds)")
+    for column in ("data set", "model", "32-bit ms", *SIDES[1:]):
+        table.add_column(column, justify="left" if column in ("data set", "model") else "right")
+    rows = []
+    for dataset in args.dataset:
+        t = task(dataset, root=args.root)
+        for model in args.model:
+            result = measure(model, t.data, t.split(0).train, t.num_classes, args.rounds)
+            rows.append({"dataset": dataset, "model": model, **result})
+            ratios = [f"{result['ratio'][s]:.2f}x" if s in result["ratio"] else "-" for s in SIDES[1:]]
+            table.add_row(dataset, model, f"{result['ms']['32-bit']:.1f}", *ratios)
+    setting = {
+        "threads": args.threads,
+        "rounds": args.rounds,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "torch": torch.__version__,
+        "torch_geometric": torch_geometric.__version__,
+        "bitgnn": bitgnn.__version__,
+        "configuration": "2 layers, hidden 64 (GAT: 8 heads of 8), dropout 0.5, Adam, edge_index; "
+        "normalisation and SGC's propagation cached on both sides; raw features",
+    }
+    console = Console()
+    console.print(table)
+    console.print(setting)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        temporary = args.json.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
+        temporary.replace(args.json)
+
+
+if __name__ == "__main__":
+    main()

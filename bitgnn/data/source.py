@@ -1,0 +1,135 @@
+r"""Reads a PyG data set from raw files that are never written to."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import aiohttp
+import torch
+import torch_geometric
+from torch_geometric import datasets
+from torch_geometric.data import Data, InMemoryDataset
+
+from bitgnn.data.checksum import check, combine, file_digest
+from bitgnn.data.locate import (
+    Root,
+    cache_dir,
+    downloads,
+    find,
+    not_found,
+    search_path,
+    writable,
+)
+
+# PyG downloads with urllib or aiohttp, depending on the data set.
+DOWNLOAD_ERRORS = (OSError, asyncio.TimeoutError, HTTPException, aiohttp.ClientError)
+
+
+class Loaded(NamedTuple):
+    r"""A graph, the checksum of what it was made from, and the root that has its raw files."""
+
+    data: Data
+    checksum: str
+    root: Path | None
+
+
+class _Stopped(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class PyGSource:
+    r"""A data set of :obj:`torch_geometric.datasets`, in a folder that has its family's name.
+
+    PyG writes :obj:`processed/` beside :obj:`raw/`, and takes a half-finished download for a
+    whole one. Here raw files may lie in a read-only root, processed files go to the cache, and
+    both kinds appear there by renaming only, so that several processes may load the same data
+    set at once.
+
+    Args:
+        family (str): The class in :obj:`torch_geometric.datasets`.
+        options (dict, optional): The arguments of that class besides :obj:`root`.
+        digest (callable, optional): The checksum of a raw file.
+        host (str, optional): A URL that answers if downloads can work.
+    """
+
+    family: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    digest: Callable[[Path], str] = file_digest
+    host: str = "https://github.com"
+
+    def __call__(self, name: str, root: Root = None) -> Loaded:
+        files, roots = self.raw_files(), search_path(root)
+        found = find(files, roots)
+        if found is None:
+            try:
+                self.download()
+            except DOWNLOAD_ERRORS as error:
+                raise not_found(name, files, roots, str(error) or repr(error)) from None
+            found = downloads()
+        digests = {file.as_posix(): self.digest(found / file) for file in files}
+        for file, digest in digests.items():
+            check(file, digest, found / file)
+        checksum = combine(digests)
+        return Loaded(self.build(found / files[0].parent, checksum), checksum, found)
+
+    def raw_files(self) -> list[Path]:
+        r"""Asks PyG which raw files it reads, as paths below a root."""
+        return [file.relative_to("root") for file in self._raw_paths("root", "has_download")]
+
+    def download(self) -> None:
+        r"""Lets PyG download into a temporary folder, and moves what is complete."""
+        self._ping()
+        folder = writable(cache_dir())
+        with TemporaryDirectory(dir=folder) as tmp:
+            for path in self._raw_paths(tmp, "has_process"):
+                target = downloads() / path.relative_to(tmp)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+
+    def build(self, raw_dir: Path, checksum: str) -> Data:
+        r"""Processes the raw files once per content and version."""
+        versions = f"{checksum} {torch.__version__} {torch_geometric.__version__}"
+        key = hashlib.sha256(f"{self.family} {self.options} {versions}".encode()).hexdigest()
+        folder = writable(cache_dir() / "processed")
+        built = folder / f"{self.family}-{key[:16]}"
+        reader = self._subclass(raw_dir=str(raw_dir), has_download=False)
+        if not built.exists():
+            with TemporaryDirectory(dir=folder) as tmp:
+                reader(f"{tmp}/{built.name}", **self.options)
+                try:
+                    os.rename(f"{tmp}/{built.name}", built)
+                except OSError:
+                    if not built.exists():  # Else another process was faster, to the same end.
+                        raise
+        return reader(str(built), **self.options)[0]
+
+    def _subclass(self, **attributes: Any) -> type[InMemoryDataset]:
+        base = getattr(datasets, self.family)
+        return type(self.family, (base,), attributes)
+
+    def _raw_paths(self, root: str, before: str) -> list[Path]:
+        r"""Runs PyG's constructor until it asks itself whether to take a step."""
+
+        def stop(dataset: InMemoryDataset) -> None:
+            raise _Stopped([Path(path) for path in dataset.raw_paths])
+
+        try:
+            self._subclass(**{before: property(stop)})(f"{root}/{self.family}", **self.options)
+        except _Stopped as stopped:
+            return stopped.args[0]
+        raise AssertionError(f"{self.family} never read '{before}'")
+
+    def _ping(self) -> None:
+        r"""Fails within seconds where PyG would wait for minutes."""
+        with suppress(HTTPError):  # Any answer will do.
+            urlopen(Request(self.host, method="HEAD"), timeout=10).close()
