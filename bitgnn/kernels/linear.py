@@ -78,14 +78,18 @@ class _QuantizedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = grad @ (weight_q * weight_scale)
         if ctx.needs_input_grad[1]:
-            scaled = (grad * x_scale).flatten(end_dim=-2)
+            scaled = _flat(grad * x_scale)
             if ctx.sparse:
                 grad_weight = torch.sparse.mm(x_q.t(), scaled).t()
             else:
-                grad_weight = scaled.t() @ x_q.flatten(end_dim=-2)
+                grad_weight = scaled.t() @ _flat(x_q)
         if ctx.needs_input_grad[2]:
             grad_bias = grad
             if ctx.rescale_bias:
                 grad_bias = grad * x_scale * weight_scale.view(-1)
-            grad_bias = grad_bias.flatten(end_dim=-2).sum(dim=0)
+            grad_bias = _flat(grad_bias).sum(dim=0)
         return grad_x, grad_weight, grad_bias, None, None, None, None, None
+
+
+def _flat(rows: Tensor) -> Tensor:
+    return rows.unsqueeze(0) if rows.dim() == 1 else rows.flatten(end_dim=-2)

@@ -46,7 +46,7 @@ def bit_linear(
         and config.weight_bits is not None
         and strength == 1.0
         and x.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled(x.device.type)
+        and not _autocasts(x)
     )
     if integers:
         row = rows.integers(x, training)
@@ -70,6 +70,11 @@ def _blended_weight(
         return weight, weight.new_ones(())
     weight_q, scale = quantize_weight(weight, config, training)
     return straight_through(weight, (weight_q * scale).to(weight.dtype), strength), scale
+
+
+def _autocasts(x: Tensor) -> bool:
+    kind = x.device.type  # Of the meta device, torch refuses to say.
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -66,16 +66,17 @@ class BitHeteroLinear(torch_geometric.nn.HeteroLinear):
         quant: Quant = "b158",
     ) -> "BitHeteroLinear":
         """Turns a :class:`torch_geometric.nn.HeteroLinear` into a ternary one that
-        holds the same parameters (the very same objects).
+        holds the same parameters (the very same objects), without drawing random
+        numbers.
 
         Args:
             linear (torch_geometric.nn.HeteroLinear): The layer.
             quant (QuantConfig or str, optional): How to quantize.
                 (default: :obj:`"b158"`)
         """
-        in_channels = max(linear.in_channels, 1)  # A lazy weight is taken over below.
+        # A lazy layer draws no random numbers.
         out = cls(
-            in_channels,
+            -1,
             linear.out_channels,
             linear.num_types,
             linear.is_sorted,
@@ -84,8 +85,9 @@ class BitHeteroLinear(torch_geometric.nn.HeteroLinear):
         )
         out.in_channels, out.weight = linear.in_channels, linear.weight
         out.register_parameter("bias", linear.bias)
-        if is_uninitialized_parameter(linear.weight):
-            out._hook = out.register_forward_pre_hook(out.initialize_parameters)
+        if not is_uninitialized_parameter(linear.weight):
+            out._hook.remove()
+            del out._hook
         return out.train(linear.training)
 
     def forward_naive(self, x: Tensor, type_ptr: Tensor) -> Tensor:

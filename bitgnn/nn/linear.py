@@ -86,7 +86,18 @@ class BitLinear(torch_geometric.nn.Linear):
                 :class:`torch.nn.Linear`.
             quant (QuantConfig or str, optional): How to quantize.
                 (default: :obj:`"b158"`)
+
+        Raises:
+            TypeError: If :obj:`linear` is none of these, or a
+                :class:`torch.nn.LazyLinear` that has not seen an input yet.
         """
+        if not isinstance(linear, (torch_geometric.nn.Linear, torch.nn.Linear)) or isinstance(
+            linear, torch.nn.LazyLinear
+        ):
+            raise TypeError(
+                "'linear' must be a torch_geometric.nn.Linear or an initialized torch.nn.Linear "
+                f"(got {linear})"
+            )
         out = cls.__new__(cls)
         torch.nn.Module.__init__(out)
         if isinstance(linear, torch_geometric.nn.Linear):

@@ -63,14 +63,14 @@ class RowQuantizer:
                 (default: :obj:`False`)
         """
         if self.config.activation_bits is None:
-            return self.normalize(x), x.new_ones(())
+            return self.normalize(x), torch.ones((), dtype=x.dtype, device=x.device)
         target, scale = self._rescaled(x, self._rescale, training)
         if not x.requires_grad and strength == 1.0:
             return target, scale
         x = self.normalize(x)
         if x.layout != torch.strided:
             x = x.to_sparse_coo()
-            return (target if strength == 1.0 else torch.lerp(x, target, strength)), scale
+            return (target if strength == 1.0 else x + strength * (target - x)), scale
         return straight_through(x, target, strength), scale
 
     def _quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
