@@ -32,7 +32,7 @@ SIDES = ("32-bit", "absmean", "absmedian", "bitlinear")
 
 
 def build(model: str, num_features: int, num_classes: int, quant: QuantConfig | None):
-    """The model of the comparison: two layers, hidden size 64, everything cached that PyG caches."""
+    """A model of two layers, hidden size 64; all is cached that PyG can cache."""
     if model == "gcn":
         return BitGCN(num_features, 64, 2, num_classes, dropout=0.5, cached=True, quant=quant)
     if model == "sage":
@@ -73,7 +73,11 @@ def epoch_of(model: torch.nn.Module, data, mask: torch.Tensor) -> Callable[[], N
 
 
 def measure(model: str, data, mask: torch.Tensor, num_classes: int, rounds: int) -> dict:
-    configs = {"32-bit": None, "absmean": QuantConfig(), "absmedian": QuantConfig(weight_measure="absmedian")}
+    configs = {
+        "32-bit": None,
+        "absmean": QuantConfig(),
+        "absmedian": QuantConfig(weight_measure="absmedian"),
+    }
     epochs = {}
     for side in SIDES:
         torch.manual_seed(0)
@@ -127,12 +131,15 @@ def main() -> None:
         for model in args.model:
             result = measure(model, t.data, t.split(0).train, t.num_classes, args.rounds)
             rows.append({"dataset": dataset, "model": model, **result})
-            ratios = [f"{result['ratio'][s]:.2f}x" if s in result["ratio"] else "-" for s in SIDES[1:]]
+            ratios = [
+                f"{result['ratio'][s]:.2f}x" if s in result["ratio"] else "-" for s in SIDES[1:]
+            ]
             table.add_row(dataset, model, f"{result['ms']['32-bit']:.1f}", *ratios)
     setting = {
         "threads": args.threads,
         "rounds": args.rounds,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"{torch.backends.cpu.get_cpu_capability()}",
         "torch": torch.__version__,
         "torch_geometric": torch_geometric.__version__,
         "bitgnn": bitgnn.__version__,

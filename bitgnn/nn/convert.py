@@ -1,14 +1,15 @@
 import copy
 import logging
+import sys
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-import torch
-import torch_geometric.nn
 from torch.nn import Module
 
+from bitgnn.nn.fused import use_forward
 from bitgnn.nn.hetero_linear import BitHeteroLinear
 from bitgnn.nn.linear import BitLinear
+from bitgnn.nn.twin import find_linears, is_ternary, ternary_twin, why_left
 from bitgnn.quant import Quant, resolve_quant
 
 logger = logging.getLogger("bitgnn")
@@ -29,10 +30,15 @@ def convert(
     :class:`bitgnn.nn.BitLinear`, :class:`torch_geometric.nn.HeteroLinear`
     becomes :class:`bitgnn.nn.BitHeteroLinear`, and the linears within a
     :class:`torch_geometric.nn.HeteroDictLinear` are converted one by one. The
-    layers keep their weights, which become latent weights. Layers that are
-    ternary already are left as they are: converting twice changes nothing.
-    What was changed is logged (logger :obj:`"bitgnn"`, level INFO) and listed
-    in :obj:`model.converted`.
+    layers keep their weights, which become latent weights. A layer in several
+    places stays one layer, and a weight in several layers one weight. Layers
+    that are ternary already are left as they are: converting twice changes
+    nothing. So are subclasses, and layers with hooks or parametrizations,
+    which a ternary layer would lose.
+
+    What was changed, and what was left and why, is logged (logger
+    :obj:`"bitgnn"`, level INFO), or written to stderr where logging is not set
+    up. The names of all converted layers are in :obj:`model.converted`.
 
     >>> from torch_geometric.nn import GCN
     >>> model = convert(GCN(16, 32, num_layers=2), include="convs.*")
@@ -51,82 +57,67 @@ def convert(
             itself instead of a copy. (default: :obj:`False`)
 
     Raises:
-        TypeError: If :obj:`quant` or :obj:`model` has another type.
-        ValueError: If no layer matches, or :obj:`quant` is :obj:`None`.
+        TypeError: If :obj:`quant`, :obj:`model` or a pattern has another type.
+        ValueError: If no layer matches, none that matches can be converted, or
+            :obj:`quant` is :obj:`None`.
     """
     config = resolve_quant(quant)
     if config is None:
         raise ValueError("'convert' needs a configuration to quantize with (got quant=None)")
     if not isinstance(model, Module):
         raise TypeError(f"'model' must be a torch.nn.Module (got {type(model).__name__})")
-    include, exclude = _patterns(include, "include"), _patterns(exclude, "exclude")
+    included = ["*"] if include is None else _patterns(include, "include")
+    excluded = [] if exclude is None else _patterns(exclude, "exclude")
 
     model = model if inplace else copy.deepcopy(model)
-    linears = {name: m for name, m in model.named_modules() if _is_linear(m)}
-    chosen = [
-        name
-        for name in linears
-        if (not include or _matches(name, include)) and not _matches(name, exclude)
-    ]
+    linears = find_linears(model)
+    chosen = {
+        linear: names
+        for linear, names in linears.items()
+        if _matches(names, included) and not _matches(names, excluded)
+    }
     if not chosen:
+        available = sorted(name for names in linears.values() for name in names)
         raise ValueError(
-            f"No linear layer of '{model.__class__.__name__}' matches include={include or '*'} "
-            f"and exclude={exclude or None}; its linear layers are {sorted(linears) or 'none'}"
+            f"No linear layer of '{model.__class__.__name__}' matches include={include!r} and "
+            f"exclude={exclude!r}; its linear layers are {available or 'none'}"
         )
 
-    converted = []
-    for name in chosen:
-        twin = ternary_twin(linears[name], config)
-        if twin is None:
-            continue
-        converted.append(name)
-        if name == "":
-            model = twin
-        else:
-            # A layer may be shared: every place that holds it gets the same twin.
-            _replace(model, linears[name], twin)
-    model.converted = converted  # type: ignore[assignment]
-    logger.info(
-        "converted %d of %d linear layers of %s: %s",
-        len(converted),
-        len(linears),
-        model.__class__.__name__,
-        ", ".join(converted) or "-",
+    left = {
+        names[0]: reason
+        for linear, names in chosen.items()
+        if (reason := why_left(model, linear)) is not None
+    }
+    ternary = sum(is_ternary(linear) for linear in chosen)
+    # All twins are built before the first is put in place: an error leaves the model whole.
+    twins = {
+        linear: ternary_twin(linear, config)
+        for linear, names in chosen.items()
+        if names[0] not in left and not is_ternary(linear)
+    }
+    if not twins and not ternary:
+        raise ValueError(
+            f"No linear layer of '{model.__class__.__name__}' can be converted: {_listed(left)}"
+        )
+
+    name = model.__class__.__name__
+    converted = [place for linear in twins for place in linears[linear]]
+    before = getattr(model, "converted", [])
+    model = twins.get(model) or model
+    for parent in model.modules():
+        for key, child in parent._modules.items():
+            if child in twins:
+                parent._modules[key] = twins[child]
+    use_forward(model)
+    model.converted = [*before, *converted]  # type: ignore[assignment]
+
+    _say(
+        f"converted {len(twins)} of {len(linears)} linear layers of {name}"
+        + (f": {', '.join(place or 'the model itself' for place in converted)}" if twins else "")
+        + (f"; {ternary} ternary already" if ternary else "")
+        + (f"; left as they are: {_listed(left)}" if left else "")
     )
     return model
-
-
-def ternary_twin(module: Module, quant: Quant) -> Module | None:
-    """Returns the ternary twin of a linear layer, with the same parameters, or
-    :obj:`None` if the module is none or is ternary already.
-
-    Subclasses are not touched: they may do more than a linear map.
-
-    Args:
-        module (torch.nn.Module): The layer.
-        quant (QuantConfig or str): How to quantize.
-    """
-    if type(module) in (torch.nn.Linear, torch_geometric.nn.Linear):
-        return BitLinear.from_linear(module, quant)
-    if type(module) is torch_geometric.nn.HeteroLinear:
-        return BitHeteroLinear.from_linear(module, quant)
-    return None
-
-
-def quantize_children(module: Module, quant: Quant) -> None:
-    """Replaces the linear layers that a module holds itself by ternary ones, in place.
-
-    Args:
-        module (torch.nn.Module): The module.
-        quant (QuantConfig or str, optional): How to quantize; :obj:`None`
-            leaves the module as it is.
-    """
-    if quant is None:
-        return
-    for name, child in list(module.named_children()):
-        twin = ternary_twin(child, quant)
-        if twin is not None:
-            setattr(module, name, twin)
 
 
 def set_strength(model: Module, strength: float) -> None:
@@ -146,29 +137,25 @@ def set_strength(model: Module, strength: float) -> None:
             module.strength = float(strength)
 
 
-def _is_linear(module: Module) -> bool:
-    ternary = isinstance(module, (BitLinear, BitHeteroLinear))
-    return ternary or type(module) in (
-        torch.nn.Linear,
-        torch_geometric.nn.Linear,
-        torch_geometric.nn.HeteroLinear,
-    )
+def _patterns(patterns: str | Iterable[str], name: str) -> list[str]:
+    if isinstance(patterns, str):
+        return [patterns]
+    several = list(patterns) if isinstance(patterns, Iterable) else [patterns]
+    if not all(isinstance(pattern, str) for pattern in several):
+        raise TypeError(f"'{name}' must be a shell-style pattern or several (got {patterns!r})")
+    return several
 
 
-def _replace(model: Module, old: Module, new: Module) -> None:
-    for parent in model.modules():
-        for name, child in parent._modules.items():
-            if child is old:
-                parent._modules[name] = new
+def _matches(names: Iterable[str], patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
-def _patterns(patterns: Patterns, name: str) -> list[str]:
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns or [])
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"'{name}' must be a shell-style pattern or several (got {pattern!r})")
-    return patterns
+def _listed(left: dict[str, str]) -> str:
+    return ", ".join(f"{name or 'the model itself'} ({reason})" for name, reason in left.items())
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _say(message: str) -> None:
+    if logger.hasHandlers():
+        logger.info(message)
+    elif logger.level <= logging.INFO:
+        print(f"bitgnn: {message}", file=sys.stderr)

@@ -1,8 +1,8 @@
 from typing import Any
 
-from torch_geometric.nn import GATConv
+from torch_geometric.nn import GATConv, MessagePassing
 
-from bitgnn.nn.convert import quantize_children
+from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
 
@@ -35,6 +35,11 @@ class BitGATConv(GATConv):
     Shapes:
         As in :class:`torch_geometric.nn.GATConv`.
     """
+
+    # PyG compiles them for each class, from what the class has. What it inherits may be
+    # compiled already, without the parts that explanations need.
+    propagate = MessagePassing.propagate
+    edge_updater = MessagePassing.edge_updater
 
     def __init__(
         self,

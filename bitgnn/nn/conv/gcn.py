@@ -1,8 +1,8 @@
 from typing import Any
 
-from torch_geometric.nn import GCNConv
+from torch_geometric.nn import GCNConv, MessagePassing
 
-from bitgnn.nn.convert import quantize_children
+from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
 
@@ -38,6 +38,10 @@ class BitGCNConv(GCNConv):
           edge weights :math:`(|\mathcal{E}|)` *(optional)*
         - **output:** node features :math:`(|\mathcal{V}|, F_{out})`
     """
+
+    # PyG compiles it for each class, from what the class has. What it inherits may be
+    # compiled already, without the parts that explanations need.
+    propagate = MessagePassing.propagate
 
     def __init__(
         self,

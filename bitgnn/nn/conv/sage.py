@@ -3,12 +3,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch_geometric.nn import SAGEConv
+from torch_geometric.nn import MessagePassing, SAGEConv
 from torch_geometric.typing import Adj, OptPairTensor, Size
 
-from bitgnn.nn.convert import quantize_children
 from bitgnn.nn.linear import BitLinear
 from bitgnn.nn.rows import RowQuantizer
+from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
 
@@ -25,7 +25,8 @@ class BitSAGEConv(SAGEConv):
     with ternary :math:`\mathbf{W}_1`, :math:`\mathbf{W}_2` and the row
     quantizer :math:`Q(\mathbf{x}) = \mathbf{x}_q s_x`. Input rows are quantized
     once and shared by both branches, and the aggregate is quantized again, so
-    that inference gathers 8-bit rows and multiplies integers.
+    that inference gathers 8-bit rows and multiplies integers. What an
+    aggregation learns itself, such as an LSTM, stays in 32 bits.
 
     Args:
         in_channels (int or tuple): Size of each input sample, or :obj:`-1` to
@@ -43,6 +44,10 @@ class BitSAGEConv(SAGEConv):
     Shapes:
         As in :class:`torch_geometric.nn.SAGEConv`.
     """
+
+    # PyG compiles it for each class, from what the class has. What it inherits may be
+    # compiled already, without the parts that explanations need.
+    propagate = MessagePassing.propagate
 
     def __init__(
         self,

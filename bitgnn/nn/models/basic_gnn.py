@@ -3,17 +3,20 @@ from typing import Any
 from torch_geometric.nn import GAT, GCN, GATv2Conv, GraphSAGE, MessagePassing
 
 from bitgnn.nn.conv import BitGATConv, BitGCNConv, BitSAGEConv
-from bitgnn.nn.convert import quantize_children
-from bitgnn.quant import Quant
+from bitgnn.nn.twin import quantize_children
+from bitgnn.quant import Quant, resolve_quant
 
 
 class _BitGNN:
     """What turns a :class:`~torch_geometric.nn.models.BasicGNN` into a ternary one: all
-    layers get :obj:`quant`, the linear map behind jumping knowledge too."""
+    layers get :obj:`quant`, the linear map behind jumping knowledge too. What scores the
+    layers in :obj:`jk="lstm"` stays in 32 bits, as attention does elsewhere."""
 
     def __init__(self, *args: Any, quant: Quant = "b158", **kwargs: Any) -> None:
-        super().__init__(*args, quant=quant, **kwargs)  # type: ignore[call-arg]
-        quantize_children(self, quant)  # type: ignore[arg-type]
+        config = resolve_quant(quant)
+        super().__init__(*args, quant=config, **kwargs)  # type: ignore[call-arg]
+        self.quant = config
+        quantize_children(self, config)  # type: ignore[arg-type]
 
 
 class BitGCN(_BitGNN, GCN):

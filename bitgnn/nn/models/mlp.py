@@ -2,7 +2,7 @@ from typing import Any
 
 from torch_geometric.nn import MLP
 
-from bitgnn.nn.convert import quantize_children
+from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
 

@@ -1,0 +1,112 @@
+r"""Between what is typed and what is run, both ways: every row can print the command that
+reproduces it."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bitgnn.quant import PRESETS, QuantConfig
+from bitgnn.training import recipe_for
+from bitgnn.training.defaults import RECIPES
+from bitgnn.training.settings import format_settings, parse_settings
+
+
+def command(row: dict[str, Any]) -> str:
+    r"""Returns the command that reproduces a row, its 32-bit partner included.
+
+    Args:
+        row (dict): A row of a comparison.
+    """
+    words = ["bitgnn", "compare", "--dataset", row["dataset"], "--model", row["model"]]
+    words += ["--split", row["split"], "--seeds", format_seeds(row["seeds"])]
+    words += ["--precision", *dict.fromkeys(["fp32", row["precision"]])]
+    name, settings = _closest_recipe(row)
+    words += [] if name == "default" else ["--recipe", name]
+    words += ["--set", *settings] if settings else []
+    if row["quant"] is not None:
+        quant = format_quant(QuantConfig.from_dict(row["quant"]), row["precision"])
+        words += [] if quant == ["b158"] else ["--quant", *quant]
+    return shlex.join(words)
+
+
+def parse_seeds(seeds: int | str | Iterable[int]) -> list[int]:
+    r"""Returns the seeds that are meant by a count, a range or a list.
+
+    >>> parse_seeds(3), parse_seeds("3"), parse_seeds("5:7"), parse_seeds("4,9")
+    ([0, 1, 2], [0, 1, 2], [5, 6], [4, 9])
+
+    Args:
+        seeds (int, str or [int]): How many seeds from 0, or which: :obj:`"5:7"` are those from
+            5 to 6, :obj:`"4,9"` two, :obj:`"4,"` one.
+
+    Raises:
+        ValueError: If there is no seed, one is negative, or one occurs twice.
+    """
+    if isinstance(seeds, str):
+        found = _parse_seed_text(seeds)
+    else:
+        found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not found or min(found) < 0 or len(set(found)) < len(found):
+        raise ValueError(f"'seeds' must be at least one seed from 0 on, each once (got {seeds!r})")
+    return found
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """The inverse of :func:`parse_seeds`.
+
+    Args:
+        seeds (list[int]): The seeds.
+    """
+    first, last = seeds[0], seeds[-1]
+    if list(seeds) != list(range(first, last + 1)):
+        return ",".join(map(str, seeds))
+    return str(len(seeds)) if first == 0 else f"{first}:{last + 1}"
+
+
+def parse_quant(words: Sequence[str]) -> QuantConfig:
+    r"""Reads a configuration, such as :obj:`["reloaded"]` or
+    :obj:`["b158", "activation_bits=4"]`.
+
+    Args:
+        words (list[str]): The name of a preset, settings that differ from it, or both.
+    """
+    preset = words[0] if words and "=" not in words[0] else None
+    settings = parse_settings(words if preset is None else words[1:], QuantConfig)
+    return QuantConfig.preset(preset or "b158", **settings)
+
+
+def format_quant(quant: QuantConfig, precision: str) -> list[str]:
+    """The inverse of :func:`parse_quant`, less the measure, which is the precision.
+
+    Args:
+        quant (QuantConfig): The configuration.
+        precision (str): The precision.
+    """
+    options = []
+    for name in PRESETS:
+        base = QuantConfig.preset(name, weight_measure=precision).to_dict()
+        options.append([name, *format_settings(quant.to_dict(), base)])
+    return min(options, key=len)
+
+
+def _closest_recipe(row: dict[str, Any]) -> tuple[str, list[str]]:
+    options = []
+    for name in RECIPES:
+        base = recipe_for(row["model"], row["dataset"], name).to_dict()
+        options.append((name, format_settings(row["recipe"], base)))
+    return min(options, key=lambda option: len(option[1]))
+
+
+def _parse_seed_text(text: str) -> list[int]:
+    try:
+        if ":" in text:
+            first, last = text.split(":")
+            return list(range(int(first), int(last)))
+        if "," in text:
+            return [int(seed) for seed in text.split(",") if seed]
+        return list(range(int(text)))
+    except ValueError:
+        raise ValueError(
+            f"'seeds' is a count such as 10, a range such as 5:8, or a list such as 4,9 "
+            f"(got {text!r})"
+        ) from None

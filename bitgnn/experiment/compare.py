@@ -1,0 +1,212 @@
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitgnn.experiment.command import command, parse_seeds
+from bitgnn.experiment.progress import Progress
+from bitgnn.experiment.rows import PRECISIONS, Record, Row, rows_from_records
+from bitgnn.experiment.run import RunSpec, check_device, open_task
+from bitgnn.experiment.store import Store, default_path
+from bitgnn.experiment.workers import run_all
+from bitgnn.quant import Quant, resolve_quant
+from bitgnn.quant.config import WEIGHT_MEASURES
+from bitgnn.training import Recipe, recipe_for
+from bitgnn.training.build import check_model
+
+PathLike = str | Path
+
+
+@dataclass(frozen=True)
+class Comparison:
+    r"""What a comparison found.
+
+    Args:
+        rows (list[dict]): One a data set, model and precision: :obj:`accuracies` (one a seed,
+            percent), :obj:`mean`, :obj:`sd`, the paired difference from 32-bit with its 95 %
+            interval (:obj:`diff_mean`, :obj:`diff_low`, :obj:`diff_high`), :obj:`weight_bytes`,
+            :obj:`zeros`, :obj:`int_ops`, :obj:`float_ops`, the :obj:`command` that reproduces
+            the row, and more.
+        records (list[dict]): One a run, with its curves and its passport.
+        num_trained (int): How many of the runs took place now; the others were in the store.
+        report (pathlib.Path, optional): The page that was written.
+    """
+
+    rows: list[Row]
+    records: list[Record] = field(repr=False)
+    num_trained: int = 0
+    report: Path | None = None
+
+    @classmethod
+    def from_records(cls, records: Iterable[Record], num_trained: int = 0) -> "Comparison":
+        """Pools records into rows.
+
+        Args:
+            records (list[dict]): One a run.
+            num_trained (int, optional): How many took place now. (default: :obj:`0`)
+        """
+        records = list(records)
+        rows = [{**row, "command": command(row)} for row in rows_from_records(records)]
+        return cls(rows, records, num_trained)
+
+
+def stored_comparison(
+    store: PathLike | None = None, out: PathLike | None = None, **filters: Any
+) -> Comparison:
+    r"""Collects what a store holds, without training.
+
+    Args:
+        store (str, optional): The result store. (default: as of :func:`compare`)
+        out (str, optional): The folder to write a report to. (default: :obj:`None`, no report)
+        **filters (optional): What to take; see :meth:`Store.records`.
+
+    Raises:
+        ValueError: If there is no store, or nothing in it that matches.
+    """
+    path = default_path() if store is None else Path(store)
+    if not path.is_file():
+        raise ValueError(f"There is no result store '{path}': `bitgnn compare` makes one")
+    filters = {name: values for name, values in filters.items() if values}
+    with Store(path) as opened:
+        records = opened.records(**filters)
+    if not records:
+        raise ValueError(f"'{path}' holds no results{f' for {filters}' if filters else ''}")
+    return _reported(Comparison.from_records(records), out)
+
+
+def compare(
+    dataset: str | Sequence[str],
+    model: str | Sequence[str],
+    seeds: int | str | Iterable[int] = 10,
+    recipe: str | Recipe = "default",
+    precision: str | Sequence[str] = PRECISIONS,
+    store: PathLike | Store | None = None,
+    out: PathLike | None = None,
+    root: PathLike | None = None,
+    split: str | None = None,
+    device: str | torch.device = "cpu",
+    workers: int | None = None,
+    progress: bool = True,
+    quant: Quant = "b158",
+    settings: Mapping[str, Any] | None = None,
+) -> Comparison:
+    r"""Compares ternary with 32-bit models on node classification: both sides with the same
+    recipe, on the same seeds and splits.
+
+    Each run is stored as it finishes and none takes place twice: what was stopped goes on when
+    it is called again.
+
+    >>> comparison = compare("Cora", ["gcn", "mlp"], seeds=3)  # doctest: +SKIP
+    >>> comparison.rows[1]["diff_mean"]  # doctest: +SKIP
+
+    Args:
+        dataset (str or [str]): The data sets; see :func:`bitgnn.data.available`.
+        model (str or [str]): The models: :obj:`"gcn"`, :obj:`"sage"`, :obj:`"gat"`,
+            :obj:`"sgc"`, :obj:`"mlp"`.
+        seeds (int, str or [int], optional): How many seeds from 0, or which.
+            (default: :obj:`10`)
+        recipe (str or Recipe, optional): The name of a recipe (:obj:`"default"` or
+            :obj:`"paper"`), or one for all models. (default: :obj:`"default"`)
+        precision (str or [str], optional): :obj:`"fp32"` and measures of the weight scale.
+            (default: :obj:`("fp32", "absmean", "absmedian")`)
+        store (str or Store, optional): The result store. (default: :obj:`$BITGNN_STORE`, or
+            :obj:`bitgnn-results.sqlite` here)
+        out (str, optional): The folder to write a report to. (default: :obj:`None`, no report)
+        root (str, optional): A folder to look for data in first. (default: :obj:`None`)
+        split (str, optional): The kind of split. (default: the data set's own)
+        device (str, optional): Where to train. (default: :obj:`"cpu"`)
+        workers (int, optional): The number of processes, which changes no number. (default: one
+            a core, on a GPU one)
+        progress (bool, optional): Whether to show progress on standard error.
+            (default: :obj:`True`)
+        quant (QuantConfig or str, optional): What ternary models quantize with, but for the
+            measure of the weight scale, which is the precision. (default: :obj:`"b158"`)
+        settings (dict, optional): Fields of the recipe to change, for all models.
+            (default: :obj:`None`)
+
+    Raises:
+        ValueError: If a name or a value is not known, or a data set is not found.
+    """
+    check_device(device)
+    specs = build_specs(dataset, model, seeds, recipe, precision, root, split, quant, settings)
+    with ExitStack() as stack:
+        if not isinstance(store, Store):
+            store = stack.enter_context(Store(store))
+        records = {spec.key: store.get(spec.key) for spec in specs}
+        stored = [record for record in records.values() if record is not None]
+        # One seed of everything before the next seed, so that a part is a smaller comparison.
+        missing = sorted((s for s in specs if records[s.key] is None), key=lambda spec: spec.seed)
+        shown = stack.enter_context(Progress(specs, stored, progress))
+        runs = run_all(missing, root, str(device), workers, shown.epoch)
+        for record in stack.enter_context(closing(runs)):
+            store.put(record)
+            records[record["key"]] = record
+            shown.done(record)
+    finished = [record for record in records.values() if record is not None]
+    return _reported(Comparison.from_records(finished, len(missing)), out)
+
+
+def build_specs(
+    dataset: str | Sequence[str],
+    model: str | Sequence[str],
+    seeds: int | str | Iterable[int] = 10,
+    recipe: str | Recipe = "default",
+    precision: str | Sequence[str] = PRECISIONS,
+    root: PathLike | None = None,
+    split: str | None = None,
+    quant: Quant = "b158",
+    settings: Mapping[str, Any] | None = None,
+) -> list[RunSpec]:
+    r"""Lists the runs of a comparison, in the order of its rows; see :func:`compare`."""
+    seeds = parse_seeds(seeds)
+    precisions = [check_precision(each) for each in _several(precision, "precision")]
+    models = [check_model(each) for each in _several(model, "model")]
+    quants = {each: _quant_fields(each, quant) for each in precisions}
+    specs = []
+    for name in _several(dataset, "dataset"):
+        t = open_task(name, root, split)
+        for each in models:
+            chosen = recipe_for(each, t.name, recipe) if isinstance(recipe, str) else recipe
+            fields = chosen.replace(**(settings or {})).to_dict()
+            specs += [
+                RunSpec(t.name, t.split_kind, t.checksum, each, side, quants[side], fields, seed)
+                for side in precisions
+                for seed in seeds
+            ]
+    return list({spec.key: spec for spec in specs}.values())
+
+
+def check_precision(name: str) -> str:
+    """Returns the name of a precision; raises if there is no such precision."""
+    allowed = ("fp32", *WEIGHT_MEASURES)
+    if name not in allowed:
+        raise ValueError(f"No precision is called {name!r}; there are {', '.join(allowed)}")
+    return name
+
+
+def _reported(comparison: Comparison, out: PathLike | None) -> Comparison:
+    if out is None:
+        return comparison
+    from bitgnn.experiment.report import write_report  # Loads matplotlib, which takes a while.
+
+    return replace(comparison, report=write_report(comparison, Path(out)))
+
+
+def _quant_fields(precision: str, quant: Quant) -> dict[str, Any] | None:
+    config = resolve_quant(quant)
+    if config is None:
+        raise ValueError("'quant' says how the ternary side quantizes (got None); the 32-bit side "
+                         "is precision 'fp32'")  # fmt: skip
+    if precision == "fp32":
+        return None
+    return config.replace(weight_measure=precision).to_dict()
+
+
+def _several(names: str | Sequence[str], what: str) -> list[str]:
+    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    if not names:
+        raise ValueError(f"'{what}' must name at least one {what} (got none)")
+    return names

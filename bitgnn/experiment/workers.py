@@ -1,0 +1,214 @@
+r"""Runs in parallel: one process a core, one thread a process.
+
+A worker is a fresh interpreter in :func:`main` that reads one JSON line a run from its input and
+answers with JSON lines. So a script needs no
+:obj:`if __name__ == "__main__"`, nothing is pickled, and the pipe tells a worker that its parent is
+gone, however that ended.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bitgnn.experiment.run import RunSpec, execute
+
+# Errors that a user can mend: told in one line. Others show where they come from.
+USER_ERRORS = (ValueError, TypeError, FileNotFoundError)
+
+_WORKER = "from bitgnn.experiment.workers import main; main()"
+
+OnEpoch = Callable[[RunSpec, int, float], None]
+Event = tuple[RunSpec, dict[str, Any]]
+
+
+class RunError(RuntimeError):
+    """A run failed for a reason that is no error of the user."""
+
+
+def default_workers(device: str, num_runs: int) -> int:
+    """Returns how many processes serve a number of runs: one a core, on a GPU one.
+
+    Args:
+        device (str): Where runs take place.
+        num_runs (int): The number of runs.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(1 if device.startswith("cuda") else cores, num_runs))
+
+
+def run_all(
+    specs: Sequence[RunSpec],
+    root: str | Path | None = None,
+    device: str = "cpu",
+    workers: int | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Generator[dict[str, Any], None, None]:
+    r"""Executes runs and yields their records as they finish.
+
+    Args:
+        specs (list[RunSpec]): What to run, started in this order.
+        root (str, optional): A folder to look for data in first. (default: :obj:`None`)
+        device (str, optional): Where to train. (default: :obj:`"cpu"`)
+        workers (int, optional): The number of processes, which does not change any number; with
+            one, runs take place in this process. (default: one a core, on a GPU one)
+        on_epoch (Callable, optional): Called after each epoch with the run, the number of the
+            epoch and its validation metric. (default: :obj:`None`)
+
+    Raises:
+        RunError: If a run fails.
+        ValueError: If a run fails for what a user can mend, or :obj:`workers` is less than 1.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"'workers' must be at least 1 (got {workers})")
+    workers = min(workers or default_workers(device, len(specs)), len(specs))
+    if workers > 1:
+        with _Pool(specs, root, device, workers) as pool:
+            yield from pool.records(on_epoch)
+        return
+    for spec in specs:
+        message = _attempt(spec, root, device, _bind(on_epoch, spec))
+        yield _record_of(spec, message)
+
+
+class _Pool:
+    """Worker processes, each driven by a thread that hands it one run after the other."""
+
+    def __init__(
+        self, specs: Sequence[RunSpec], root: str | Path | None, device: str, workers: int
+    ) -> None:
+        self.waiting = deque(specs)
+        self.unfinished = len(specs)
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.processes = [_start(root, device) for _ in range(workers)]
+
+    def records(self, on_epoch: OnEpoch | None) -> Iterator[dict[str, Any]]:
+        for process in self.processes:
+            threading.Thread(target=self._drive, args=(process,), daemon=True).start()
+        while self.unfinished:
+            spec, message = self.events.get()
+            if "epoch" in message:
+                if on_epoch is not None:
+                    on_epoch(spec, message["epoch"], message["val"])
+                continue
+            self.unfinished -= 1
+            yield _record_of(spec, message)
+
+    def _drive(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdin is not None and process.stdout is not None
+        while True:
+            try:
+                spec = self.waiting.popleft()
+            except IndexError:
+                return
+            try:
+                process.stdin.write(json.dumps(spec.to_dict()) + "\n")
+                process.stdin.flush()
+                for line in process.stdout:
+                    message = json.loads(line)
+                    self.events.put((spec, message))
+                    if "epoch" not in message:
+                        break
+                else:
+                    raise BrokenPipeError
+            except OSError:
+                problem = f"its process ended with status {process.wait()}"
+                self.events.put((spec, {"error": problem}))
+                return
+
+    def __enter__(self) -> "_Pool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in self.processes:
+            process.kill()  # A worker holds nothing: what it finished is with the parent.
+        for process in self.processes:
+            process.wait()
+
+
+def _start(root: str | Path | None, device: str) -> "subprocess.Popen[str]":
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", _WORKER, json.dumps([root and str(root), device])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the parent alone.
+    )
+
+
+def _attempt(
+    spec: RunSpec,
+    root: str | Path | None,
+    device: str,
+    on_epoch: Callable[[int, float], None] | None,
+) -> dict[str, Any]:
+    """Executes a run; what goes wrong becomes a message that can travel."""
+    try:
+        return {"record": execute(spec, root, device, on_epoch)}
+    except USER_ERRORS as error:
+        return {"user_error": str(error)}
+    except Exception:
+        return {"error": traceback.format_exc()}
+
+
+def _record_of(spec: RunSpec, message: dict[str, Any]) -> dict[str, Any]:
+    if "user_error" in message:
+        raise ValueError(f"{spec}: {message['user_error']}")
+    if "error" in message:
+        raise RunError(f"{spec} failed: {message['error']}")
+    record: dict[str, Any] = message["record"]
+    return record
+
+
+def _bind(on_epoch: OnEpoch | None, spec: RunSpec) -> Callable[[int, float], None] | None:
+    if on_epoch is None:
+        return None
+    return lambda epoch, val: on_epoch(spec, epoch, val)
+
+
+def main() -> None:
+    """What a worker does: executes the runs that it reads until its parent is gone."""
+    root, device = json.loads(sys.argv[1])
+    runs: queue.SimpleQueue[str] = queue.SimpleQueue()
+    # Libraries may print: standard output belongs to the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def read() -> None:
+        for line in sys.stdin:
+            runs.put(line)
+        os._exit(0)  # The parent is gone, in the midst of a run or not.
+
+    def answer(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        spec = RunSpec.from_dict(json.loads(runs.get()))
+        answer(
+            _attempt(spec, root, device, lambda epoch, val: answer({"epoch": epoch, "val": val}))
+        )

@@ -1,0 +1,92 @@
+from typing import Any
+
+from bitgnn.data.registry import lookup
+from bitgnn.training.build import check_model
+from bitgnn.training.recipe import Recipe
+
+# Kipf & Welling, https://arxiv.org/abs/1609.02907, as in PyG's benchmark/citation/gcn.py: 2 layers,
+# dropout 0.5, Adam with lr 0.01 and weight decay 5e-4, 200 epochs, row-normalized features. Hidden
+# layers are 64 wide (16 there), as in Shchur et al., https://arxiv.org/abs/1811.05868, so that the
+# models of a comparison have one width.
+CITATION = Recipe()
+
+MODELS: dict[str, dict[str, Any]] = {
+    "gcn": {},
+    # Shchur et al. train GraphSAGE (mean) like the other models.
+    "sage": {},
+    # Velickovic et al., https://arxiv.org/abs/1710.10903, as in PyG's examples/gat.py.
+    "gat": {
+        "heads": 8,
+        "dropout": 0.6,
+        "input_dropout": 0.6,
+        "attention_dropout": 0.6,
+        "act": "elu",
+        "lr": 0.005,
+    },
+    # Wu et al., https://arxiv.org/abs/1902.07153, as in PyG's benchmark/citation/sgc.py.
+    "sgc": {"K": 2, "lr": 0.1, "dropout": 0.0},
+    # Kipf & Welling's MLP baseline: GCN's recipe without the graph.
+    "mlp": {},
+}
+
+# Shchur et al., https://arxiv.org/abs/1811.05868, stop early on sets without a tuned protocol.
+GENERAL: dict[str, Any] = {"epochs": 500, "patience": 100}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Planetoid": {},
+    # Dense features of any sign (word vectors, pixels) are not counts: their rows have no sum.
+    "WikiCS": {**GENERAL, "feature_norm": "none"},
+    "scikit-learn": {**GENERAL, "feature_norm": "none"},
+    # Platonov et al., https://arxiv.org/abs/2302.11640: dropout 0.2, no weight decay. Lim et al.,
+    # https://arxiv.org/abs/2110.14446, also train 500 epochs.
+    "HeterophilousGraphDataset": {
+        **GENERAL,
+        "feature_norm": "none",
+        "dropout": 0.2,
+        "input_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "weight_decay": 0.0,
+    },
+    "LINKXDataset": {**GENERAL, "feature_norm": "none", "weight_decay": 0.0},
+}
+
+# arXiv 2411.05882: raw features, no dropout, AdamW with its default weight decay for all weights
+# (latent ones too), 100 epochs, the last one counts.
+PAPER = Recipe(
+    hidden_channels=32,
+    dropout=0.0,
+    K=2,
+    feature_norm="none",
+    optimizer="adamw",
+    lr=0.01,
+    weight_decay=0.01,
+    latent_weight_decay=None,
+    epochs=100,
+    select="last",
+)
+
+RECIPES = ("default", "paper")
+
+
+def recipe_for(model: str, dataset: str, name: str = "default") -> Recipe:
+    r"""Returns the published hyper-parameters of a model on a data set.
+
+    Args:
+        model (str): :obj:`"gcn"`, :obj:`"sage"`, :obj:`"gat"`, :obj:`"sgc"` or
+            :obj:`"mlp"`.
+        dataset (str): The name of the data set.
+        name (str, optional): :obj:`"default"`, or :obj:`"paper"` for the
+            protocol of `arXiv 2411.05882 <https://arxiv.org/abs/2411.05882>`_
+            (no selection, no dropout, raw features). (default:
+            :obj:`"default"`)
+
+    Raises:
+        ValueError: If no model, data set or recipe has that name.
+    """
+    check_model(model)
+    if name not in RECIPES:
+        raise ValueError(f"No recipe is called {name!r}; there are {', '.join(RECIPES)}")
+    if name == "paper":
+        return PAPER
+    family = FAMILIES.get(lookup(dataset).family, GENERAL)
+    return CITATION.replace(**{**MODELS[model], **family})

@@ -1,0 +1,30 @@
+from torch import nn
+from torch.nn import Parameter
+
+from bitgnn.nn import BitHeteroLinear, BitLinear
+
+
+def quantized_layers(model: nn.Module) -> list[BitLinear | BitHeteroLinear]:
+    r"""Returns the linear layers of a model that quantize; none in full precision.
+
+    Args:
+        model (torch.nn.Module): The model.
+    """
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, (BitLinear, BitHeteroLinear)) and module.quant is not None
+    ]
+
+
+def latent_weights(model: nn.Module) -> list[Parameter]:
+    r"""Returns the weights of a model that are quantized in each step.
+
+    Args:
+        model (torch.nn.Module): The model.
+    """
+    return [
+        layer.weight
+        for layer in quantized_layers(model)
+        if layer.quant is not None and layer.quant.weight_bits is not None
+    ]

@@ -1,0 +1,109 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitgnn import QuantConfig, StrengthSchedule
+from bitgnn.experiment.command import (
+    command,
+    format_quant,
+    format_seeds,
+    parse_quant,
+    parse_seeds,
+)
+from bitgnn.training import recipe_for
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        (3, [0, 1, 2]),
+        ("3", [0, 1, 2]),
+        ("5:8", [5, 6, 7]),
+        ("4,9", [4, 9]),
+        ("7,", [7]),
+        ([2, 1], [2, 1]),
+        (range(2), [0, 1]),
+    ],
+)
+def test_parse_seeds(seeds, expected):
+    assert parse_seeds(seeds) == expected
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, unique=True))
+def test_seeds_round_trip(seeds):
+    assert parse_seeds(format_seeds(seeds)) == seeds
+
+
+@pytest.mark.parametrize("seeds", [0, -1, "0", "5:5", [], [-1], [1, 1], "1,1"])
+def test_no_seeds_or_wrong_ones(seeds):
+    with pytest.raises(ValueError, match="'seeds' must be at least one seed from 0 on"):
+        parse_seeds(seeds)
+
+
+@pytest.mark.parametrize("seeds", ["ten", "1:2:3", "1,b", ""])
+def test_seeds_that_cannot_be_read(seeds):
+    with pytest.raises(ValueError, match="'seeds' is a count such as 10"):
+        parse_seeds(seeds)
+
+
+def test_parse_quant():
+    assert parse_quant([]) == QuantConfig()
+    assert parse_quant(["reloaded"]) == QuantConfig.preset("reloaded")
+    words = ["granularity=channel", "activation_bits=none"]
+    assert parse_quant(words) == QuantConfig(granularity="channel", activation_bits=None)
+    assert parse_quant(["reloaded", "weight_bits=4"]).weight_bits == 4
+    with pytest.raises(ValueError, match="No preset is called 'b1'"):
+        parse_quant(["b1"])
+
+
+@given(
+    st.builds(
+        QuantConfig,
+        weight_bits=st.sampled_from([1.58, 2, 4, None]),
+        granularity=st.sampled_from(["tensor", "channel"]),
+        activation_bits=st.sampled_from([8, 4, None]),
+        layer_norm=st.booleans(),
+        full_range=st.booleans(),
+        eps=st.sampled_from([1e-8, 1e-5]),
+    )
+)
+def test_quant_round_trip(quant):
+    assert parse_quant(format_quant(quant, quant.weight_measure)) == quant
+
+
+def make_row(**changes):
+    row = {
+        "dataset": "Cora",
+        "model": "gcn",
+        "precision": "absmean",
+        "split": "public",
+        "seeds": [0, 1, 2],
+        "quant": QuantConfig().to_dict(),
+        "recipe": recipe_for("gcn", "Cora").to_dict(),
+    }
+    return {**row, **changes}
+
+
+def test_command_of_a_plain_row():
+    assert command(make_row()) == (
+        "bitgnn compare --dataset Cora --model gcn --split public --seeds 3 "
+        "--precision fp32 absmean"
+    )
+    assert command(make_row(precision="fp32", quant=None)).endswith("--precision fp32")
+
+
+def test_command_tells_what_was_changed():
+    schedule = StrengthSchedule("linear", 0.0, 0.5)
+    recipe = recipe_for("gcn", "Cora").replace(lr=0.1, schedule=schedule).to_dict()
+    quant = QuantConfig(granularity="channel").to_dict()
+    assert command(make_row(recipe=recipe, quant=quant, seeds=[4, 9])) == (
+        "bitgnn compare --dataset Cora --model gcn --split public --seeds 4,9 "
+        "--precision fp32 absmean --set lr=0.1 schedule=linear:0.0:0.5 "
+        "--quant b158 granularity=channel"
+    )
+
+
+def test_command_of_the_papers_protocol():
+    recipe = recipe_for("gcn", "Cora", "paper").to_dict()
+    quant = QuantConfig.preset("reloaded").to_dict()
+    assert command(make_row(recipe=recipe, quant=quant)).endswith("--recipe paper --quant reloaded")

@@ -1,0 +1,136 @@
+import json
+
+import pytest
+
+from bitgnn import QuantConfig
+from bitgnn.experiment import Store, compare
+from bitgnn.experiment.compare import build_specs, stored_comparison
+from bitgnn.training import Recipe
+
+FAST = {"settings": {"epochs": 3}, "progress": False, "workers": 1}
+
+
+def test_compare(tmp_path):
+    comparison = compare("Digits", ["gcn", "mlp"], 2, store=tmp_path / "s", **FAST)
+    names = [(row["dataset"], row["model"], row["precision"]) for row in comparison.rows]
+    precisions = ("fp32", "absmean", "absmedian")
+    assert names == [("Digits", model, each) for model in ("gcn", "mlp") for each in precisions]
+    assert comparison.num_trained == len(comparison.records) == 12
+    full, ternary = comparison.rows[:2]
+    assert full["diff_mean"] is None
+    pairs = zip(ternary["accuracies"], full["accuracies"], strict=True)
+    assert ternary["diff_mean"] == pytest.approx(sum(a - b for a, b in pairs) / 2)
+    assert ternary["seeds"] == [0, 1]
+    assert ternary["weight_bytes"] < full["weight_bytes"] == ternary["weight_bytes_fp32"]
+    assert "--set epochs=3" in ternary["command"]
+    json.dumps(comparison.rows, allow_nan=False)
+
+
+def test_nothing_is_trained_twice(tmp_path, monkeypatch):
+    small = compare("Digits", "mlp", 2, precision="fp32", store=tmp_path / "s", **FAST)
+    larger = compare("Digits", "mlp", 3, precision="fp32", store=tmp_path / "s", **FAST)
+    assert (small.num_trained, larger.num_trained) == (2, 1)
+    assert larger.rows[0]["accuracies"][:2] == small.rows[0]["accuracies"]
+    monkeypatch.setattr("bitgnn.experiment.workers.execute", None)
+    again = compare("Digits", "mlp", 3, precision="fp32", store=tmp_path / "s", **FAST)
+    assert again.rows == larger.rows
+    assert again.num_trained == 0
+
+
+def test_each_run_is_stored_as_it_finishes(tmp_path, monkeypatch):
+    from bitgnn.experiment import workers
+
+    done, execute = [], workers.execute
+
+    def interrupted(spec, *args):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(spec)
+        return execute(spec, *args)
+
+    monkeypatch.setattr(workers, "execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare("Digits", ["sgc", "mlp"], 2, precision="fp32", store=tmp_path / "s", **FAST)
+    # All models have their first seed before one has its second.
+    assert [(s.model, s.seed) for s in done] == [("sgc", 0), ("mlp", 0), ("sgc", 1)]
+    with Store(tmp_path / "s") as store:
+        assert {record["key"] for record in store.records()} == {spec.key for spec in done}
+
+
+def test_open_store_stays_open(tmp_path):
+    with Store(tmp_path / "s") as store:
+        compare("Digits", "mlp", 1, precision="fp32", store=store, **FAST)
+        assert len(store) == 1
+
+
+def test_both_sides_have_one_recipe():
+    specs = build_specs("Digits", "gat", 1, settings={"lr": 0.1})
+    assert specs[0].recipe == specs[1].recipe == specs[2].recipe
+    assert specs[0].recipe["lr"] == 0.1
+    assert specs[0].recipe["act"] == "elu"
+    assert [spec.quant and spec.quant["weight_measure"] for spec in specs] == [
+        None, "absmean", "absmedian",
+    ]  # fmt: skip
+
+
+def test_recipe_and_quant_of_ones_own():
+    quant = QuantConfig(granularity="channel")
+    specs = build_specs("Digits", ["gcn", "gat"], 1, Recipe(lr=0.3), "absmedian", quant=quant)
+    assert [spec.recipe["lr"] for spec in specs] == [0.3, 0.3]
+    assert specs[0].quant == quant.replace(weight_measure="absmedian").to_dict()
+
+
+def test_names_that_occur_twice_run_once():
+    assert len(build_specs(["Digits", "digits"], ["gcn", "gcn"], 2, precision="fp32")) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"dataset": "Atlantis"}, "no data set 'Atlantis'"),
+        ({"dataset": []}, "'dataset' must name at least one dataset"),
+        ({"model": "gin"}, "No model is called 'gin'"),
+        ({"precision": "int1"}, "No precision is called 'int1'; there are fp32, absmean"),
+        ({"seeds": 0}, "'seeds' must be at least one"),
+        ({"recipe": "best"}, "No recipe is called 'best'"),
+        ({"settings": {"lr": -1}}, "'lr' must be above 0"),
+        ({"quant": "b2"}, "No preset is called 'b2'"),
+        ({"quant": None}, "'quant' says how the ternary side quantizes"),
+        ({"split": "full"}, "'Digits' has no split 'full'"),
+        ({"device": "gpu"}, "No device is called 'gpu'"),
+    ],
+)
+def test_wrong_value_is_told_before_anything_runs(changes, match, tmp_path):
+    arguments = {"dataset": "Digits", "model": "gcn", "store": tmp_path / "s", **changes}
+    with pytest.raises(ValueError, match=match):
+        compare(**arguments)
+    assert not (tmp_path / "s").exists()
+
+
+def test_stored_comparison(tmp_path):
+    compare("Digits", ["sgc", "mlp"], 1, store=tmp_path / "s", **FAST)
+    everything = stored_comparison(tmp_path / "s")
+    assert len(everything.rows) == 6
+    assert everything.num_trained == 0
+    part = stored_comparison(tmp_path / "s", model=["mlp"], precision=None)
+    assert {row["model"] for row in part.rows} == {"mlp"}
+
+
+def test_stored_comparison_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"no result store .*absent'"):
+        stored_comparison(tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
+    Store(tmp_path / "s").close()
+    with pytest.raises(ValueError, match=r"holds no results for .'model': 'gcn'"):
+        stored_comparison(tmp_path / "s", model="gcn")
+
+
+def test_cora(tmp_path, data_root):
+    comparison = compare(
+        "Cora", "gcn", 1, precision=("fp32", "absmean"), store=tmp_path / "s", root=data_root,
+        workers=1, progress=False, settings={"epochs": 60},
+    )  # fmt: skip
+    full, ternary = comparison.rows
+    assert full["mean"] > 78.0
+    assert ternary["mean"] > 76.0
+    assert ternary["split"] == "public"

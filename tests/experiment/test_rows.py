@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+
+from bitgnn.experiment.rows import (
+    families,
+    flatten,
+    precision_order,
+    rows_from_records,
+    runs_of,
+    variants,
+)
+
+
+def test_rows(records):
+    rows = rows_from_records(records(("Cora", "PubMed"), ("mlp", "gcn"), seeds=range(4)))
+    assert [(row["dataset"], row["model"], row["precision"]) for row in rows] == [
+        (dataset, model, precision)
+        for dataset in ("Cora", "PubMed")
+        for model in ("mlp", "gcn")
+        for precision in ("fp32", "absmean", "absmedian")
+    ]
+    full, absmean = rows[0], rows[1]
+    assert full["diff_mean"] is full["diff_low"] is full["diff_high"] is None
+    assert full["zeros"] is None
+    assert absmean["seeds"] == [0, 1, 2, 3]
+    assert absmean["mean"] == pytest.approx(np.mean(absmean["accuracies"]))
+    assert absmean["sd"] == pytest.approx(np.std(absmean["accuracies"], ddof=1))
+    assert absmean["diff_mean"] == pytest.approx(absmean["mean"] - full["mean"])
+    assert absmean["diff_low"] < absmean["diff_mean"] < absmean["diff_high"]
+    assert 0.31 <= absmean["zeros"] <= 0.32
+    assert absmean["weight_bytes"] < absmean["weight_bytes_fp32"] == full["weight_bytes"]
+    json.dumps(rows, allow_nan=False)
+
+
+def test_order_of_the_records_does_not_change_a_row(records):
+    given = records(seeds=range(5))
+    assert rows_from_records(given[::-1]) == rows_from_records(given)
+    assert rows_from_records(given + given) == rows_from_records(given)
+
+
+def test_seeds_are_paired_by_seed(records):
+    full = records(precisions=["fp32"], seeds=[0, 1, 2, 3])
+    ternary = records(precisions=["absmean"], seeds=[9, 3, 1])
+    row = rows_from_records(full + ternary)[1]
+    tests = {(r["spec"]["precision"], r["spec"]["seed"]): r["test"] for r in full + ternary}
+    differences = [tests["absmean", seed] - tests["fp32", seed] for seed in (1, 3)]
+    assert row["seeds"] == [1, 3, 9]
+    assert row["pairs"] == 2
+    assert row["diff_mean"] == pytest.approx(np.mean(differences))
+
+
+def test_diverged_seeds_are_kept_in_sight(records):
+    row = rows_from_records(records(seeds=range(4), diverged=[("absmean", 2)]))[1]
+    assert row["diverged"] == [2]
+    assert row["seeds"] == [0, 1, 2, 3]
+    assert row["accuracies"][2] is None
+    assert row["pairs"] == 3
+    assert row["mean"] == pytest.approx(np.mean([row["accuracies"][i] for i in (0, 1, 3)]))
+
+
+def test_all_seeds_diverged(records):
+    rows = rows_from_records(records(seeds=[0, 1], diverged=[("absmean", 0), ("absmean", 1)]))
+    assert rows[1]["mean"] is rows[1]["sd"] is rows[1]["diff_mean"] is rows[1]["zeros"] is None
+    assert rows[1]["pairs"] == 0
+
+
+def test_one_seed_has_no_interval(records):
+    full, row, _ = rows_from_records(records(seeds=[5]))
+    assert row["sd"] is row["diff_low"] is row["diff_high"] is None
+    assert row["diff_mean"] == pytest.approx(row["mean"] - full["mean"])
+
+
+def test_other_recipes_and_splits_are_not_pooled(records):
+    given = records(seeds=range(3)) + records(seeds=range(3), lr=0.1)
+    moved = records(seeds=range(3))
+    for each in moved:
+        each["spec"] = {**each["spec"], "split_kind": "random"}
+    rows = rows_from_records(given + moved)
+    assert len(rows) == 9
+    assert all(row["seeds"] == [0, 1, 2] for row in rows)
+    assert variants(rows)[::3] == ["split=public, lr=0.01", "split=public, lr=0.1",
+                                   "split=random, lr=0.01"]  # fmt: skip
+
+
+def test_a_row_without_32_bit_partner_has_no_difference(records):
+    given = records(precisions=["fp32"]) + records(precisions=["absmean"], lr=0.1)
+    row = rows_from_records(given)[1]
+    assert row["diff_mean"] is None
+    assert row["pairs"] == 0
+
+
+def test_families_and_their_runs(records):
+    given = records(seeds=range(2))
+    four_bit = records(seeds=range(2), precisions=["absmean"])
+    for each in four_bit:
+        each["spec"] = {**each["spec"], "quant": {**each["spec"]["quant"], "activation_bits": 4}}
+    rows = rows_from_records(given + four_bit)
+    first, second = families(rows)
+    assert [row["precision"] for row in first] == ["fp32", "absmean", "absmedian"]
+    assert [row["precision"] for row in second] == ["fp32", "absmean"]
+    assert runs_of(first, given + four_bit) == given
+    assert runs_of(second[1:], given + four_bit) == four_bit
+    assert variants(rows) == ["", "quant.activation_bits=8", "quant.activation_bits=4", ""]
+
+
+def test_precision_order():
+    names = ["absmax", "absmedian", "fp32", "absmean"]
+    assert sorted(names, key=precision_order) == ["fp32", "absmean", "absmedian", "absmax"]
+
+
+def test_flatten():
+    assert flatten({"a": 1, "b": {"c": {"d": 2}, "e": None}}) == {"a": 1, "b.c.d": 2, "b.e": None}

@@ -1,0 +1,160 @@
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from bitgnn.experiment import store as module
+from bitgnn.experiment.store import Store, default_path
+
+# Loads the module by its file, which needs the standard library only and starts at once.
+WRITER = """
+import json, runpy, sys
+Store = runpy.run_path(sys.argv[1])["Store"]
+template = json.loads(sys.argv[3])
+with Store(sys.argv[2]) as store:
+    for number in range(10**9):
+        record = {**template, "key": f"run-{number}"}
+        assert store.put(record)
+        print(record["key"], flush=True)
+"""
+
+
+def test_round_trip(tmp_path, record):
+    first, second = record(seed=0), record(seed=1)
+    with Store(tmp_path / "new" / "folder" / "store.sqlite") as store:
+        assert len(store) == 0
+        assert store.get(first["key"]) is None
+        assert store.put(first)
+        assert store.put(second)
+        assert len(store) == 2
+        assert store.get(first["key"]) == first
+    with Store(store.path) as store:
+        assert store.records() == [first, second]
+    assert [path.name for path in store.path.parent.iterdir()] == ["store.sqlite"]
+    assert str(store) == f"Store('{store.path}')"
+
+
+def test_first_record_of_a_key_stays(tmp_path, record):
+    with Store(tmp_path / "store.sqlite") as store:
+        assert store.put(record())
+        assert not store.put({**record(), "test": 0.0})
+        assert store.records() == [record()]
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path, record):
+    diverged = {**record(), "val": -math.inf, "curves": {"loss": (1.0, math.nan, math.inf)}}
+    with Store(tmp_path / "store.sqlite") as store:
+        store.put(diverged)
+        found = store.get(diverged["key"])
+    assert found["val"] is None
+    assert found["curves"] == {"loss": [1.0, None, None]}
+    json.dumps(found, allow_nan=False)
+
+
+def test_filters(tmp_path, records):
+    everything = records(("Cora", "PubMed"), ("gcn", "mlp"), seeds=range(3))
+    with Store(tmp_path / "store.sqlite") as store:
+        for each in reversed(everything):
+            store.put(each)
+        some = store.records(dataset="Cora", precision=["fp32", "absmean"], seed=2)
+        assert [(each["spec"]["model"], each["spec"]["precision"]) for each in some] == [
+            ("gcn", "absmean"), ("gcn", "fp32"), ("mlp", "absmean"), ("mlp", "fp32"),
+        ]  # fmt: skip
+        assert store.records(model="gat") == []
+        assert store.records(model=[]) == []
+        assert [each["spec"]["seed"] for each in store.records(model="gcn")][:3] == [0, 1, 2]
+        with pytest.raises(ValueError, match="Cannot filter records by 'lr'"):
+            store.records(lr=0.1)
+
+
+def test_kill_loses_no_acknowledged_record(tmp_path, record):
+    path = tmp_path / "store.sqlite"
+    acknowledged = 0
+    for until in (1, 25, 60):
+        path.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, module.__file__, str(path), json.dumps(record())],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        keys = [process.stdout.readline().strip() for _ in range(until)]
+        process.send_signal(signal.SIGKILL)
+        keys += process.stdout.read().split()
+        assert process.wait() == -signal.SIGKILL
+        with Store(path) as store:
+            assert all(store.get(key) is not None for key in keys)
+            assert len(store) - len(keys) in (0, 1)  # killed between the put and the print
+            assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert store.put({**record(), "key": "after"})
+        acknowledged += len(keys)
+    assert acknowledged >= 86
+
+
+def test_two_processes_write_to_one_store(tmp_path, record):
+    path = tmp_path / "store.sqlite"
+    with Store(path) as first, Store(path) as second:
+        first.put(record(seed=0))
+        second.put(record(seed=1))
+        assert len(first) == len(second) == 2
+
+
+def test_locked_for_too_long(tmp_path, record, monkeypatch):
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.0)
+    path = tmp_path / "store.sqlite"
+    with Store(path) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ValueError, match=r"store\.sqlite.*another process held it"):
+            store.put(record())
+        other.execute("ROLLBACK")
+        other.close()
+        assert store.put(record())
+
+
+def test_not_a_database(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("This is a text, not a database. " * 100)
+    with pytest.raises(ValueError, match=r"notes\.txt.*not a database") as error:
+        Store(path)
+    assert "\n" not in str(error.value)
+    assert path.read_text().startswith("This is a text")
+
+
+def test_folder_instead_of_a_file(tmp_path):
+    with pytest.raises(ValueError, match="unable to open database file"):
+        Store(tmp_path)
+
+
+def test_database_of_another_program_stays_untouched(tmp_path):
+    path = tmp_path / "photos.sqlite"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE photos (name TEXT)")
+    other.commit()
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"photos\.sqlite.*another program"):
+        Store(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["photos.sqlite"]
+
+
+def test_store_of_a_newer_version(tmp_path):
+    path = tmp_path / "store.sqlite"
+    Store(path).close()
+    newer = sqlite3.connect(path)
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(ValueError, match="version 99, this bitgnn reads version 1; update"):
+        Store(path)
+
+
+def test_default_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("BITGNN_STORE", str(tmp_path / "named.sqlite"))
+    assert default_path() == tmp_path / "named.sqlite"
+    monkeypatch.delenv("BITGNN_STORE")
+    assert str(default_path()) == "bitgnn-results.sqlite"

@@ -1,0 +1,90 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from bitgnn.experiment.rows import rows_from_records
+from bitgnn.experiment.table import ComparisonTable
+
+
+def render(rows, width=100, **kw):
+    console = Console(width=width, file=io.StringIO(), **kw)
+    console.print(ComparisonTable(rows))
+    return console.file.getvalue()
+
+
+def line_of(text, precision):
+    (line,) = [line for line in text.splitlines() if f" {precision} " in line and "KiB" in line]
+    return line
+
+
+@pytest.fixture
+def rows(records):
+    full, absmean, absmedian = rows_from_records(records())
+    full.update(mean=81.88, sd=0.62)
+    absmean.update(mean=81.04, sd=0.68, diff_mean=-0.83, diff_low=-1.21, diff_high=-0.45)
+    absmedian.update(diff_mean=-0.40, diff_low=-1.00, diff_high=0.20)
+    return [full, absmean, absmedian]
+
+
+@pytest.mark.parametrize("width", [100, 80])
+def test_a_row_is_one_line(rows, width):
+    text = render(rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert text.startswith("Cora  public split, seeds 0–9\n")
+    full, absmean = line_of(text, "32-bit"), line_of(text, "absmean")
+    assert full.split() == ["gcn", "32-bit", "81.88", "±", "0.62", "90.0", "KiB", "0", "63.7", "M"]
+    for shown in ("81.04 ± 0.68", "−0.83 [−1.21, −0.45]", "5.63 KiB", "31 %", "62.4 M", "1.27 M"):
+        assert shown in absmean, shown
+
+
+def test_a_narrow_terminal_moves_the_interval_down(rows):
+    text = render(rows, width=70)
+    absmean = line_of(text, "absmean")
+    below = text.splitlines()[text.splitlines().index(absmean) + 1]
+    assert "−0.83" in absmean
+    assert below.strip() == "[−1.21, −0.45]"
+    assert "1.27 M" in absmean
+
+
+def test_blocks_share_their_columns(records):
+    text = render(rows_from_records(records(("Cora", "PubMed"), ("gcn", "sage"))))
+    lines = [line for line in text.splitlines() if " absmean " in line]
+    assert len(lines) == 4
+    assert len({line.index("absmean") for line in lines}) == 1
+    assert len({line.index("±") for line in lines}) == 1
+    assert text.count("public split") == 2
+
+
+def test_an_interval_that_excludes_zero_is_bold(rows):
+    text = render(rows, force_terminal=True, color_system="standard")
+    assert "\x1b[1m" in line_of(text, "absmean")
+    assert "\x1b[1m" not in line_of(text, "absmedian")
+
+
+def test_diverged_seeds_are_said_aloud(records):
+    text = render(rows_from_records(records(diverged=[("absmean", 3)])))
+    assert "†" in line_of(text, "absmean")
+    assert "†" not in line_of(text, "absmedian")
+    assert "! Cora gcn absmean: seed 3 of 10 diverged; the mean is over the other 9." in text
+
+
+def test_two_recipes_stand_in_two_blocks(records):
+    rows = rows_from_records(records(seeds=[0]) + records(seeds=[0, 1], lr=0.1))
+    text = render(rows)
+    assert "Cora  public split, seed 0, lr=0.01\n" in text
+    assert "Cora  public split, seeds 0, 1, lr=0.1\n" in text
+
+
+def test_names_are_not_read_as_markup(records):
+    rows = rows_from_records(records(seeds=[0]))
+    for row in rows:
+        row["dataset"] = "[red]Cora[/red]"
+    assert "[red]Cora[/red]" in render(rows)
+
+
+def test_metric(rows):
+    for row in rows:
+        row["metric"] = "rocauc"
+    assert "ROC AUC, %" in render(rows)

@@ -1,0 +1,166 @@
+import copy
+
+import pytest
+import torch
+from torch_geometric.transforms import NormalizeFeatures
+
+from bitgnn import StrengthSchedule
+from bitgnn.training import Recipe, build_model, fit
+from bitgnn.training.fit import model_inputs
+
+FAST = Recipe(hidden_channels=16, epochs=30, dropout=0.2, lr=0.02)
+
+
+def run(t, recipe=FAST, name="gcn", quant="b158", seed=0, **kwargs):
+    torch.manual_seed(seed)
+    model = build_model(name, t.num_features, t.num_classes, recipe, quant)
+    return model, fit(model, t, t.split(seed), recipe, seed, **kwargs)
+
+
+@pytest.mark.parametrize("quant", [None, "b158"])
+@pytest.mark.parametrize("name", ["gcn", "sage", "gat", "sgc", "mlp"])
+def test_every_model_learns(name, quant, tiny):
+    _, result = run(tiny, FAST.replace(dropout=0.0, epochs=60), name, quant)
+    assert result.val > 70.0  # Chance is 33.
+    assert not result.diverged
+
+
+def test_rocauc(tiny_rocauc):
+    _, result = run(tiny_rocauc, FAST.replace(dropout=0.0))
+    assert result.test > 90.0
+
+
+def test_result_is_that_of_the_chosen_epoch(tiny):
+    model, result = run(tiny)
+    assert result.epochs_run == 30
+    assert {len(curve) for curve in result.curves.values()} == {30}
+    assert result.val == max(result.curves["val"]) == result.curves["val"][result.best_epoch - 1]
+    assert result.test == result.curves["test"][result.best_epoch - 1]
+    out = model.eval()(*model_inputs(model, tiny, FAST))
+    assert tiny.evaluate(out, tiny.split(0).test) == result.test
+
+
+def test_last_epoch(tiny):
+    _, result = run(tiny, FAST.replace(select="last"))
+    assert result.best_epoch == 30
+    assert result.test == result.curves["test"][-1]
+
+
+def test_equal_epochs_are_told_apart_by_validation_loss(tiny):
+    tiny.data.x.zero_()  # All epochs predict one class, while the loss falls to its minimum.
+    _, result = run(tiny, FAST.replace(dropout=0.0), quant=None)
+    assert set(result.curves["val"]) == {result.val}
+    assert result.best_epoch == 1  # Glorot and zero biases: the first step has the uniform output.
+
+
+def test_test_nodes_have_no_part_in_selection(tiny):
+    other = copy.deepcopy(tiny)
+    test = other.split(0).test
+    other.data.y[test] = other.data.y[test].roll(1)
+    (model, result), (other_model, other_result) = run(tiny), run(other)
+    assert result.curves["test"] != other_result.curves["test"]
+    assert result.curves["val"] == other_result.curves["val"]
+    assert result.best_epoch == other_result.best_epoch
+    for value, other_value in zip(model.parameters(), other_model.parameters(), strict=True):
+        assert torch.equal(value, other_value)
+
+
+def test_patience(tiny):
+    _, result = run(tiny, FAST.replace(epochs=500, patience=5))
+    assert result.epochs_run == result.best_epoch + 5 < 500
+
+
+def test_only_fully_quantized_epochs_are_chosen(tiny):
+    recipe = FAST.replace(schedule=StrengthSchedule("step", start=0.5), patience=2, epochs=40)
+    model, ternary = run(tiny, recipe)
+    assert ternary.best_epoch >= 20
+    assert model.convs[0].lin.strength == 1.0
+    _, full = run(tiny, recipe.replace(dropout=0.0, lr=0.2), quant=None)
+    assert full.best_epoch < 20
+
+
+def test_strength_follows_the_schedule(tiny):
+    strengths = []
+    recipe = FAST.replace(epochs=4, schedule=StrengthSchedule("linear", 0.0, 0.5))
+    model = build_model("gcn", 16, 3, recipe, "b158")
+    lin = model.convs[0].lin
+    fit(model, tiny, tiny.split(0), recipe, on_epoch=lambda *_: strengths.append(lin.strength))
+    assert strengths == [0.5, 1.0, 1.0, 1.0]
+
+
+def test_divergence_ends_the_run(tiny):
+    _, result = run(tiny, FAST.replace(lr=1e30), quant=None)
+    assert result.diverged
+    assert result.epochs_run < 30
+    assert result.best_epoch <= result.epochs_run
+
+
+def test_features_that_are_not_finite_diverge_at_once(tiny):
+    tiny.data.x[0] = float("nan")
+    _, result = run(tiny)
+    assert result.diverged
+    assert (result.best_epoch, result.epochs_run) == (0, 0)
+    assert result.test != result.test
+
+
+@pytest.mark.parametrize("name", ["gcn", "sage", "gat", "sgc", "mlp"])
+def test_same_seed_gives_same_curves(name, tiny):
+    first, second, other = (run(tiny, name=name, seed=seed)[1].curves for seed in (0, 0, 1))
+    assert first == second != other
+
+
+def test_input_dropout_in_training_only(tiny):
+    seen = {True: [], False: []}
+    recipe = FAST.replace(input_dropout=0.5, epochs=2, feature_norm="none")
+    model = build_model("mlp", 16, 3, recipe, "b158")
+    model.register_forward_pre_hook(
+        lambda module, inputs: seen[module.training].append(float((inputs[0] == 0).float().mean()))
+    )
+    fit(model, tiny, tiny.split(0), recipe)
+    assert all(0.4 < share < 0.6 for share in seen[True])
+    assert seen[False] == [0.0, 0.0]
+
+
+def test_static_features_stay_the_same_tensor(tiny):
+    seen = set()
+    model = build_model("mlp", 16, 3, FAST, "b158")
+    model.register_forward_pre_hook(lambda module, inputs: seen.add(inputs[0].data_ptr()))
+    fit(model, tiny, tiny.split(0), FAST.replace(epochs=3))
+    assert len(seen) == 1
+
+
+def test_on_epoch(tiny):
+    calls = []
+    _, result = run(tiny, on_epoch=lambda epoch, val: calls.append((epoch, val)))
+    assert calls == list(enumerate(result.curves["val"], start=1))
+
+
+def test_feature_norm(tiny):
+    model = build_model("gcn", 16, 3, FAST)
+    x, edge_index = model_inputs(model, tiny, FAST)
+    assert torch.equal(x, NormalizeFeatures()(copy.copy(tiny.data)).x)
+    assert torch.equal(edge_index, tiny.data.edge_index)
+    x, _ = model_inputs(model, tiny, FAST.replace(feature_norm="none"))
+    assert x is tiny.data.x
+
+
+def test_sage_aggregates_by_a_matrix_to_the_same_end(tiny):
+    directed = torch.tensor([[0, 4], [7, 9]])
+    tiny.data.edge_index = torch.cat([tiny.data.edge_index, directed], dim=1)
+    model = build_model("sage", 16, 3, FAST).eval()
+    x, adj_t = model_inputs(model, tiny, FAST)
+    assert adj_t.layout == torch.sparse_csr
+    torch.testing.assert_close(model(x, adj_t), model(x, tiny.data.edge_index))
+
+
+def test_edges_that_occur_twice_stay_edges(tiny):
+    tiny.data.edge_index = torch.cat([tiny.data.edge_index, tiny.data.edge_index[:, :1]], dim=1)
+    _, edge_index = model_inputs(build_model("sage", 16, 3, FAST), tiny, FAST)
+    assert torch.equal(edge_index, tiny.data.edge_index)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["gcn", "sage", "gat", "sgc", "mlp"])
+def test_cuda(name, tiny):
+    _, result = run(tiny, FAST.replace(dropout=0.0, epochs=60), name, device="cuda")
+    assert result.test > 70.0
