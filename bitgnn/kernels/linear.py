@@ -64,12 +64,7 @@ class _QuantizedLinear(torch.autograd.Function):
         ctx.save_for_backward(x_q, x_scale, weight_q, weight_scale)
         ctx.sparse, ctx.rescale_bias = x_q.layout != torch.strided, rescale_bias
         out = torch.sparse.mm(x_q, weight_q.t()) if ctx.sparse else F.linear(x_q, weight_q)
-        if bias is not None and rescale_bias:
-            out = out + bias
-        out = out.mul_(x_scale).mul_(weight_scale.view(-1))
-        if bias is not None and not rescale_bias:
-            out = out.add_(bias)
-        return out
+        return rescale_(out, x_scale, weight_scale, bias, rescale_bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -78,18 +73,39 @@ class _QuantizedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = grad @ (weight_q * weight_scale)
         if ctx.needs_input_grad[1]:
-            scaled = _flat(grad * x_scale)
+            scaled = flat(grad * x_scale)
             if ctx.sparse:
                 grad_weight = torch.sparse.mm(x_q.t(), scaled).t()
             else:
-                grad_weight = scaled.t() @ _flat(x_q)
+                grad_weight = scaled.t() @ flat(x_q)
         if ctx.needs_input_grad[2]:
-            grad_bias = grad
-            if ctx.rescale_bias:
-                grad_bias = grad * x_scale * weight_scale.view(-1)
-            grad_bias = _flat(grad_bias).sum(dim=0)
+            grad_bias = bias_grad(grad, x_scale, weight_scale, ctx.rescale_bias)
         return grad_x, grad_weight, grad_bias, None, None, None, None, None
 
 
-def _flat(rows: Tensor) -> Tensor:
+def rescale_(
+    out: Tensor,
+    x_scale: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    rescale_bias: bool,
+) -> Tensor:
+    """Turns the product of integers into the output of the layer, in place."""
+    if bias is not None and rescale_bias:
+        out = out.add_(bias)
+    out = out.mul_(x_scale).mul_(weight_scale.view(-1))
+    if bias is not None and not rescale_bias:
+        out = out.add_(bias)
+    return out
+
+
+def bias_grad(grad: Tensor, x_scale: Tensor, weight_scale: Tensor, rescale_bias: bool) -> Tensor:
+    """The gradient of the bias, from that of the output."""
+    if rescale_bias:
+        grad = grad * x_scale * weight_scale.view(-1)
+    return flat(grad).sum(dim=0)
+
+
+def flat(rows: Tensor) -> Tensor:
+    """Returns rows as a matrix."""
     return rows.unsqueeze(0) if rows.dim() == 1 else rows.flatten(end_dim=-2)

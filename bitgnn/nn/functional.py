@@ -2,8 +2,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import quantized_linear
-from bitgnn.nn.rows import RowQuantizer
+from bitgnn.kernels import blockwise_linear, quantized_linear
+from bitgnn.nn.rows import Deferred, RowQuantizer
 from bitgnn.quant import QuantConfig, quantize_weight, straight_through
 
 
@@ -51,6 +51,8 @@ def bit_linear(
     if integers:
         row = rows.integers(x, training)
         weight_q, weight_scale = quantize_weight(weight, config, training)
+        if isinstance(row, Deferred):
+            return blockwise_linear(row.x, weight, bias, weight_q, weight_scale, config)
         return quantized_linear(
             row.x, weight, bias, row.values, row.scale, weight_q, weight_scale, config.rescale_bias
         )

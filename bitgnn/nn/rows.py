@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bitgnn.kernels import pays_blockwise
 from bitgnn.nn.static import StaticMemo
 from bitgnn.quant import QuantConfig, dequantize_rows, quantize_rows, straight_through
 
@@ -14,6 +15,12 @@ class Rows(NamedTuple):
     x: Tensor
     values: Tensor
     scale: Tensor
+
+
+class Deferred(NamedTuple):
+    """Rows that the product quantizes itself, block by block."""
+
+    x: Tensor
 
 
 class RowQuantizer:
@@ -36,7 +43,7 @@ class RowQuantizer:
         x = x if x.layout == torch.strided else x.to_dense()
         return F.layer_norm(x, x.shape[-1:])
 
-    def integers(self, x: Tensor, training: bool = False) -> Rows:
+    def integers(self, x: Tensor, training: bool = False) -> Rows | Deferred:
         r"""Returns :math:`\mathbf{x}_q` and :math:`s_x` of rows, dense or sparse.
 
         Args:
@@ -44,10 +51,11 @@ class RowQuantizer:
             training (bool, optional): Whether static rows may be kept.
                 (default: :obj:`False`)
         """
-        if x.requires_grad:
-            x = self.normalize(x)
-            return Rows(x, *quantize_rows(x, self.config))
-        return Rows(x, *self._integers(x, self._quantize, training))
+        kept = self._integers.kept(x, self._quantize, training)
+        if kept is not None:
+            return Rows(x, *kept)
+        x = self.normalize(x)
+        return Deferred(x) if pays_blockwise(x) else Rows(x, *quantize_rows(x, self.config))
 
     def rescaled(
         self, x: Tensor, strength: float = 1.0, training: bool = False

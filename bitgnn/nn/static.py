@@ -33,17 +33,27 @@ class StaticMemo(Generic[T]):
                 does not hold the tensor itself.
             training (bool): Whether something may be kept.
         """
-        if x.requires_grad or torch.compiler.is_compiling() or x.is_inference():
-            return compute(x)
+        kept = self.kept(x, compute, training)
+        return compute(x) if kept is None else kept
 
+    def kept(self, x: Tensor, compute: Callable[[Tensor], T], training: bool) -> T | None:
+        """Returns :obj:`compute(x)` if the tensor is static, else :obj:`None`.
+
+        Args:
+            x (torch.Tensor): The tensor.
+            compute (Callable): As in :meth:`__call__`.
+            training (bool): Whether something may be kept.
+        """
+        if x.requires_grad or torch.compiler.is_compiling() or x.is_inference():
+            return None
         fingerprint = _Fingerprint(x)
         seen_before = fingerprint == self._seen
         if seen_before and self._kept is not None:
             return self._kept
-        value = compute(x)
         if training and torch.is_grad_enabled():
-            self._seen, self._kept = fingerprint, (value if seen_before else None)
-        return value
+            self._seen, self._kept = fingerprint, (compute(x) if seen_before else None)
+            return self._kept
+        return None
 
     # A copy of a layer starts afresh: what is kept belongs to one place.
 

@@ -6,7 +6,7 @@ weight, :math:`\mathbf{W}_q` its integers and :math:`s_w` its scale;
 activations, with one scale a row; :math:`\lambda` is the strength.
 """
 
-from bitgnn.quant.activation import dequantize_rows, quantize_rows
+from bitgnn.quant.activation import dequantize_rows, quantize_rows, round_rows
 from bitgnn.quant.config import PRESETS, Quant, QuantConfig, resolve_quant
 from bitgnn.quant.schedule import StrengthSchedule
 from bitgnn.quant.straight_through import straight_through
@@ -21,6 +21,7 @@ __all__ = [
     "quantize_rows",
     "quantize_weight",
     "resolve_quant",
+    "round_rows",
     "straight_through",
     "weight_scale",
 ]

@@ -3,8 +3,6 @@ from torch import Tensor
 
 from bitgnn.quant.config import QuantConfig
 
-BLOCK = 2**16  # Elements that fit into a core's second-level cache with their temporaries.
-
 
 def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
     r"""Quantizes activations to integers with one scale a row,
@@ -33,23 +31,27 @@ def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     if x.size(-1) == 0:
         return x, x.new_full((*x.shape[:-1], 1), config.eps)
-    if x.device.type == "cpu" and x.numel() > 16 * BLOCK and not torch.compiler.is_compiling():
-        return _quantize_blocks(x, config)
     scale = _scale(x.abs().amax(dim=-1, keepdim=True), config)
-    return _round(x / scale, config), scale
+    return round_rows(x, scale, config), scale
 
 
-def _quantize_blocks(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
-    # Row by row the same numbers, but what a block needs stays in the processor's cache.
-    rows = x.reshape(-1, x.size(-1))
-    x_q, scale = torch.empty_like(rows), rows.new_empty(rows.size(0), 1)
-    size = max(BLOCK // rows.size(1), 1)
-    for i in range(0, rows.size(0), size):
-        block = rows[i : i + size]
-        block_scale = _scale(block.abs().amax(dim=-1, keepdim=True), config)
-        scale[i : i + size] = block_scale
-        _round(torch.div(block, block_scale, out=x_q[i : i + size]), config)
-    return x_q.view(x.shape), scale.view(*x.shape[:-1], 1)
+def round_rows(x: Tensor, scale: Tensor, config: QuantConfig) -> Tensor:
+    r"""Returns :math:`\mathbf{x}_q` of rows whose scale is known.
+
+    Args:
+        x (torch.Tensor): The activations.
+        scale (torch.Tensor): The scale of each row.
+        config (QuantConfig): Bits and range.
+
+    Shapes:
+        - **x:** :math:`(*, F)`
+        - **scale:** :math:`(*, 1)`
+        - **output:** :math:`(*, F)`
+    """
+    low, high = config.activation_range
+    x_q = (x / scale).round_()
+    # In the symmetric range the scale itself bounds the ratio: no clamp is needed.
+    return x_q.clamp_(low, high) if config.full_range else x_q
 
 
 def _quantize_sparse_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
@@ -59,7 +61,7 @@ def _quantize_sparse_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tenso
     # Entries that are not stored are zeros: they never are the largest.
     absmax = value.new_zeros(x.size(0)).scatter_reduce_(0, row, value.abs(), "amax")
     scale = _scale(absmax, config)
-    value = _round(value / scale[row], config)
+    value = round_rows(value, scale[row], config)
     x_q = torch.sparse_coo_tensor(
         x.indices(), value, x.shape, is_coalesced=True, check_invariants=False
     )
@@ -87,15 +89,4 @@ def dequantize_rows(x_q: Tensor, scale: Tensor) -> Tensor:
 
 
 def _scale(absmax: Tensor, config: QuantConfig) -> Tensor:
-    return (absmax / -_low(config)).clamp_(min=config.eps)
-
-
-def _low(config: QuantConfig) -> int:
-    return config.activation_range[0]
-
-
-def _round(ratio: Tensor, config: QuantConfig) -> Tensor:
-    low, high = config.activation_range
-    ratio = ratio.round_()
-    # In the symmetric range the scale itself bounds the ratio: no clamp is needed.
-    return ratio.clamp_(low, high) if config.full_range else ratio
+    return (absmax / -config.activation_range[0]).clamp_(min=config.eps)

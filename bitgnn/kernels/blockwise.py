@@ -1,0 +1,95 @@
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitgnn.kernels.linear import bias_grad, flat, rescale_
+from bitgnn.quant import QuantConfig, quantize_rows, round_rows
+
+BLOCK = 2**18  # Elements of a block of rows: 1 MiB, which a core's caches hold.
+PAYS = 2**20  # Below, the rows as a whole are in the cache.
+
+
+def pays_blockwise(x: Tensor) -> bool:
+    """Whether :func:`blockwise_linear` is the faster form for these rows."""
+    dense = x.layout == torch.strided and x.device.type == "cpu"
+    return dense and x.numel() > PAYS and not torch.compiler.is_compiling()
+
+
+def blockwise_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_q: Tensor,
+    weight_scale: Tensor,
+    config: QuantConfig,
+) -> Tensor:
+    r"""Quantizes rows and multiplies them, block by block: the numbers of
+    :func:`bitgnn.kernels.quantized_linear`, but :math:`\mathbf{x}_q` is never
+    held as a whole.
+
+    The backward pass rounds the rows once more, which in the cache costs less
+    than memory does.
+
+    Args:
+        x (torch.Tensor): The rows.
+        weight (torch.Tensor): The latent weight; only its gradient is used.
+        bias (torch.Tensor or None): The bias.
+        weight_q (torch.Tensor): The integers of the weight.
+        weight_scale (torch.Tensor): The scale of the weight.
+        config (QuantConfig): How to quantize rows, and where the bias goes.
+
+    Shapes:
+        - **x:** :math:`(*, F_{in})`
+        - **weight, weight_q:** :math:`(F_{out}, F_{in})`
+        - **weight_scale:** :math:`()` or :math:`(F_{out}, 1)`
+        - **bias:** :math:`(F_{out})`
+        - **output:** :math:`(*, F_{out})`
+    """
+    return _BlockwiseLinear.apply(x, weight, bias, weight_q, weight_scale, config)
+
+
+class _BlockwiseLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        weight_q: Tensor,
+        weight_scale: Tensor,
+        config: QuantConfig,
+    ) -> Tensor:
+        rows = flat(x)
+        out = rows.new_empty(rows.size(0), weight_q.size(0))
+        x_scale = rows.new_empty(rows.size(0), 1)
+        for block in _blocks(rows):
+            x_q, x_scale[block] = quantize_rows(rows[block], config)
+            torch.mm(x_q, weight_q.t(), out=out[block])
+        ctx.save_for_backward(x, x_scale, weight_q, weight_scale)
+        ctx.config = config
+        out = rescale_(out, x_scale, weight_scale, bias, config.rescale_bias)
+        return out.view(*x.shape[:-1], out.size(-1))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, x_scale, weight_q, weight_scale = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ (weight_q * weight_scale)
+        grad, rows = flat(grad), flat(x)
+        if ctx.needs_input_grad[1]:
+            scaled = grad * x_scale
+            grad_weight = torch.zeros_like(weight_q)
+            for block in _blocks(rows):
+                x_q = round_rows(rows[block], x_scale[block], ctx.config)
+                grad_weight.addmm_(scaled[block].t(), x_q)
+        if ctx.needs_input_grad[2]:
+            grad_bias = bias_grad(grad, x_scale, weight_scale, ctx.config.rescale_bias)
+        return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def _blocks(rows: Tensor) -> Iterator[slice]:
+    size = max(BLOCK // rows.size(1), 1)
+    return (slice(start, start + size) for start in range(0, rows.size(0), size))
