@@ -170,8 +170,8 @@ def to_markdown(rows: list[dict], setting: dict) -> str:
     lines = [
         "# What a ternary training epoch costs",
         "",
-        "One full-batch epoch (forward, backward, optimizer step) as a ratio to the 32-bit epoch of "
-        "the same model in PyG: medians of rounds in which all sides take turns. `bitlinear` is "
+        "One full-batch epoch (forward, backward, optimizer step) as a ratio to the 32-bit epoch "
+        "of the same model in PyG: medians of rounds in which all sides take turns. `bitlinear` is "
         "the same model with the layer of that package.",
         "",
         "| data set | model | edges | 32-bit, ms | absmean | absmedian | bitlinear |",
