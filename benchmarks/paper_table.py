@@ -113,7 +113,7 @@ def to_markdown(rows: list[dict], setting: dict) -> str:
         "unseeded runs). *Apart*: the difference in standard errors of both means together; "
         "beyond 2 in bold.",
         "",
-        "| model | precision | data set | bitgnn | paper | difference | apart |",
+        "| model | precision | data set | here | paper | difference | apart |",
         "|---|---|---|---:|---:|---:|---:|",
     ]
     for row in rows:

@@ -81,22 +81,25 @@ def notes(rows: Sequence[Row]) -> list[str]:
     for row, variant in zip(rows, variants(rows), strict=True):
         name = f"{row['dataset']} {row['model']} {precision_name(row['precision'])}"
         name += f" ({variant})" if variant else ""
-        finished = len(row["seeds"]) - len(row["diverged"])
+        total, finished = len(row["seeds"]), len(row["seeds"]) - len(row["diverged"])
+        if finished == 0:
+            lines.append(f"{name}: no run finished, {seed_list(row['seeds'])} diverged.")
+            continue
         if row["diverged"]:
             lines.append(
-                f"{name}: {seed_list(row['diverged'])} of {len(row['seeds'])} diverged; "
+                f"{name}: {seed_list(row['diverged'])} of {total} diverged; "
                 f"the mean is over the other {finished}."
             )
         if row["precision"] == "fp32":
             continue
         if row["pairs"] == 0:
             lines.append(f"{name}: no finished 32-bit run of the same seeds, no difference.")
+        elif row["pairs"] == 1:
+            lines.append(f"{name}: one pair of runs gives no interval.")
         elif row["pairs"] < finished:
             lines.append(
                 f"{name}: the difference is over {row['pairs']} seeds, finished on both sides."
             )
-        if row["pairs"] == 1:
-            lines.append(f"{name}: one pair of runs gives no interval.")
     return lines
 
 
@@ -104,8 +107,9 @@ def _scaled(value: float | None, base: int, units: Sequence[str]) -> str:
     if value is None:
         return MISSING
     power = 0
-    while value >= base and power < len(units) - 1:
+    # What would be rounded up to the base belongs to the next unit.
+    while value >= base - 0.5 and power < len(units) - 1:
         value /= base
         power += 1
-    decimals = 0 if power == 0 or value >= 100 else 1 if value >= 10 else 2
+    decimals = 0 if power == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
     return f"{value:.{decimals}f} {units[power]}".rstrip()

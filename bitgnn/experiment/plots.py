@@ -77,6 +77,8 @@ def curves_figure(records: Sequence[Record]) -> Figure:
         ax.set_xlabel("Epoch")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.margins(x=0.02)
+        if not groups:
+            _say_empty(ax)
     axes[0].set_ylabel(f"Validation {metric_name(records[0]['metric'])}, %")
     axes[1].set_ylabel("Training loss")
     axes[1].set_ylim(bottom=0)
@@ -113,6 +115,8 @@ def memory_figure(rows: Sequence[Row]) -> Figure:
             elinewidth=1.2,
             capsize=3,
         )
+    if not drawn:
+        _say_empty(ax)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -152,7 +156,8 @@ def _figure(
 def _draw_seeds(ax: Axes, x: float, row: Row, outwards: int) -> None:
     color, marker = style(row["precision"])
     finished = [accuracy for accuracy in row["accuracies"] if accuracy is not None]
-    ax.plot([x] * len(finished), finished, marker, color=color, alpha=0.75, mec="white", ms=6)
+    places = [x] * len(finished)
+    ax.plot(places, finished, marker, color=color, alpha=0.75, mec="white", mew=0.5, ms=6)
     if row["mean"] is not None:
         # Beside the points, so that neither hides the other.
         ax.errorbar(
@@ -185,6 +190,11 @@ def _place(row: Row, line: Sequence[Row]) -> float:
     same = [other for other in line if other["weight_bytes"] == row["weight_bytes"]]
     shift = same.index(row) - (len(same) - 1) / 2
     return float(row["weight_bytes"] / 1024 * 1.1**shift)
+
+
+def _say_empty(ax: Axes) -> None:
+    ax.text(0.5, 0.5, "no run finished", transform=ax.transAxes, ha="center", color=GREY)
+    ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False, which="both")
 
 
 def _footnote(figure: Figure, text: str) -> None:

@@ -77,18 +77,25 @@ def precision_order(precision: str) -> tuple[int, str]:
 def variants(rows: Sequence[Row]) -> list[str]:
     r"""Tells apart the rows that share data set, model and precision: for each row the settings
     in which it differs from such twins, as :obj:`"lr=0.01, split=random"`; else :obj:`""`.
+
+    In data, split and recipe it is set against all precisions, so that a 32-bit row and the
+    ternary rows that are paired with it have the same label.
     """
-    settings = [
-        flatten({"split": row["split"], "data": row["checksum"][:8], **row["recipe"],
-                 "quant": row["quant"] or {}})
+    arms = [
+        flatten({"split": row["split"], "data": row["checksum"][:8], **row["recipe"]})
         for row in rows
-    ]  # fmt: skip
-    names = [(row["dataset"], row["model"], row["precision"]) for row in rows]
+    ]
+    quants = [flatten({"quant": row["quant"] or {}}) for row in rows]
     labels = []
-    for name, mine in zip(names, settings, strict=True):
-        twins = [other for twin, other in zip(names, settings, strict=True) if twin == name]
-        differing = [key for key in mine if any(twin.get(key) != mine[key] for twin in twins)]
-        labels.append(", ".join(f"{key}={mine[key]}" for key in differing))
+    for i, row in enumerate(rows):
+        siblings = [
+            j for j, other in enumerate(rows)
+            if (other["dataset"], other["model"]) == (row["dataset"], row["model"])
+        ]  # fmt: skip
+        twins = [j for j in siblings if rows[j]["precision"] == row["precision"]]
+        label = _differing(arms[i], [arms[j] for j in siblings])
+        label += _differing(quants[i], [quants[j] for j in twins])
+        labels.append(", ".join(label))
     return labels
 
 
@@ -149,6 +156,14 @@ def _add_difference(row: Row, baseline: Row | None) -> None:
         )
     row["diff_mean"], row["diff_low"], row["diff_high"] = paired_difference(mine, theirs)
     row["pairs"] = len(mine)
+
+
+def _differing(mine: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{name}={value}"
+        for name, value in mine.items()
+        if any(other.get(name) != value for other in others)
+    ]
 
 
 def _without(mapping: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -203,10 +203,12 @@ class Store:
                 problem = "it is not a database; name another file, or move this one away"
             elif "locked" in str(error):
                 problem = f"another process held it for {BUSY_SECONDS:.0f} s; try again later"
-            elif "unable to open" in str(error) or "readonly" in str(error):
-                problem = f"{error}; it must be a file, in a folder that you may write to"
             else:
-                problem = str(error)
+                problem = getattr(error, "strerror", None) or str(error)
+                if isinstance(error, PermissionError) or any(
+                    said in problem for said in ("unable to open", "readonly")
+                ):
+                    problem += "; it must be a file, in a folder that you may write to"
             raise ValueError(f"Cannot use '{self.path}' as result store: {problem}") from error
 
 

@@ -78,7 +78,9 @@ def _cells(row: Row) -> list[str]:
 def _title(rows: Sequence[Row], variant: str) -> Text:
     lists = {seed_list(row["seeds"]) for row in rows}
     seeds = lists.pop() if len(lists) == 1 else "seeds differ between rows"
-    details = [f"{rows[0]['split']} split", seeds, *filter(None, [variant])]
+    split = rows[0]["split"]
+    settings = [part for part in variant.split(", ") if part not in ("", f"split={split}")]
+    details = [f"{split} split", seeds, *settings]
     return Text.assemble((rows[0]["dataset"], "bold"), f"  {', '.join(details)}")
 
 

@@ -4,8 +4,10 @@ from bitgnn.experiment.format import (
     count,
     difference,
     excludes_zero,
+    interval,
     mean_sd,
     memory,
+    metric_name,
     notes,
     number,
     precision_name,
@@ -17,8 +19,8 @@ from bitgnn.experiment.rows import rows_from_records
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (94_412, "92.2 KiB"), (3 << 20, "3.00 MiB"),
-     (5 << 50, "5120 TiB"), (None, "–")],
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (94_412, "92.2 KiB"),
+     ((1 << 20) - 1, "1.00 MiB"), (3 << 20, "3.00 MiB"), (5 << 50, "5120 TiB"), (None, "–")],
 )  # fmt: skip
 def test_memory(value, text):
     assert memory(value) == text
@@ -26,7 +28,9 @@ def test_memory(value, text):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (999, "999"), (1270, "1.27 k"), (62_392_320, "62.4 M"), (1.25e9, "1.25 G"),
+    [(0, "0"), (999, "999"), (1270, "1.27 k"), (9_999, "10.0 k"), (99_990, "100 k"),
+     (999_999, "1.00 M"), (1e30, "1000000000000000 P"),
+     (62_392_320, "62.4 M"), (1.25e9, "1.25 G"),
      (None, "–")],
 )  # fmt: skip
 def test_count(value, text):
@@ -61,8 +65,20 @@ def test_cells():
     alone = {**row, "diff_low": None, "diff_high": None}
     assert difference(alone) == "−0.50"
     assert not excludes_zero(alone)
-    assert share(0.314) == "31 %"
+    assert interval(row) == "[−1.00, +0.25]"
+    assert interval(alone) == ""
+    nothing = {**alone, "diff_mean": None}
+    assert difference(nothing) == "–"
+    assert difference({**nothing, "precision": "fp32"}) == ""
+    assert [share(value) for value in (0.314, 0.0, 1.0, None)] == ["31 %", "0 %", "100 %", "–"]
+
+
+def test_names():
     assert precision_name("fp32") == "32-bit"
+    assert precision_name("absmean") == "absmean"
+    assert [metric_name(name) for name in ("accuracy", "rocauc", "f1")] == [
+        "accuracy", "ROC AUC", "f1",
+    ]  # fmt: skip
 
 
 def test_notes(records):
@@ -76,6 +92,12 @@ def test_notes(records):
     ]
     assert notes(rows_from_records(records(seeds=[0], precisions=["fp32", "absmean"]))) == [
         "Cora gcn absmean: one pair of runs gives no interval."
+    ]
+    lost = records(seeds=[0, 1], precisions=["fp32", "absmean"])
+    for each in lost[2:]:
+        each["diverged"] = True
+    assert notes(rows_from_records(lost)) == [
+        "Cora gcn absmean: no run finished, seeds 0, 1 diverged."
     ]
     assert notes(rows_from_records(records(precisions=["absmean"]))) == [
         "Cora gcn absmean: no finished 32-bit run of the same seeds, no difference."

@@ -37,6 +37,69 @@ def test_paired_figure_joins_the_same_seeds(records):
     assert figure.get_suptitle() == "Cora, gcn, public split"
 
 
+def test_paired_figure_draws_every_seed_and_mean_with_sd(records):
+    rows = rows_from_records(records(seeds=range(6), diverged=[("absmean", 4)]))
+    for ax, row in zip(paired_figure(rows).axes, rows[1:], strict=True):
+        for x, side in enumerate((rows[0], row)):
+            (points,) = [
+                line for line in ax.lines
+                if len(line.get_xdata()) > 2 and set(line.get_xdata()) == {x}
+            ]  # fmt: skip
+            assert list(points.get_ydata()) == [a for a in side["accuracies"] if a is not None]
+            center, _, (bar,) = ax.containers[x].lines
+            assert center.get_ydata()[0] == side["mean"]
+            low, high = bar.get_segments()[0][:, 1]
+            assert (low, high) == pytest.approx(
+                (side["mean"] - side["sd"], side["mean"] + side["sd"])
+            )
+
+
+def test_a_precision_has_its_colour_in_every_figure(records):
+    given = records(seeds=range(2))
+    rows = rows_from_records(given)
+    paired, curves, memory = paired_figure(rows), curves_figure(given), memory_figure(rows)
+    for row, bar in zip(rows, memory.axes[0].containers, strict=True):
+        color = style(row["precision"])[0]
+        assert bar.lines[0].get_color() == color
+        for ax in curves.axes:
+            labelled = {line.get_label(): line.get_color() for line in ax.lines}
+            assert labelled["32-bit" if row["precision"] == "fp32" else row["precision"]] == color
+    for ax, row in zip(paired.axes, rows[1:], strict=True):
+        colors = [bar.lines[0].get_color() for bar in ax.containers]
+        assert colors == [style("fp32")[0], style(row["precision"])[0]]
+
+
+def test_axes_are_labelled(records):
+    given = records(seeds=range(2))
+    curves, memory = curves_figure(given), memory_figure(rows_from_records(given))
+    assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in curves.axes + memory.axes] == [
+        ("Epoch", "Validation accuracy, %"),
+        ("Epoch", "Training loss"),
+        ("Memory of the weights, KiB (log scale)", "Test accuracy, %, mean ± sd"),
+    ]
+
+
+def test_one_seed_draws_points_without_bars(records):
+    given = records(seeds=[3])
+    rows = rows_from_records(given)
+    paired, memory = paired_figure(rows), memory_figure(rows)
+    assert [len(joins(ax)) for ax in paired.axes] == [1, 1]
+    for ax in paired.axes + memory.axes:
+        assert ax.containers
+        assert not any(bar.has_yerr for bar in ax.containers)
+    assert len(curve(curves_figure(given).axes[0], "absmean")) == given[1]["epochs"]
+
+
+def test_figures_of_nothing_finished_say_so(records):
+    given = records(seeds=[0], precisions=["absmean"], diverged=[("absmean", 0)])
+    figures = curves_figure(given), memory_figure(rows_from_records(given))
+    for ax in [ax for figure in figures for ax in figure.axes]:
+        assert [text.get_text() for text in ax.texts] == ["no run finished"]
+    finished = records(seeds=[0])
+    figures = curves_figure(finished), memory_figure(rows_from_records(finished))
+    assert not any(ax.texts for figure in figures for ax in figure.axes)
+
+
 @pytest.mark.parametrize("precisions", [("fp32",), ("absmean", "absmedian")])
 def test_paired_figure_without_a_pair(records, precisions):
     figure = paired_figure(rows_from_records(records(precisions=precisions)))

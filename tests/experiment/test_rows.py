@@ -34,6 +34,20 @@ def test_rows(records):
     json.dumps(rows, allow_nan=False)
 
 
+def test_rows_keep_the_contract_of_the_json_file(records):
+    promised = {
+        "dataset", "model", "precision", "accuracies", "mean", "sd", "diff_mean", "diff_low",
+        "diff_high", "weight_bytes", "weight_bytes_fp32", "zeros", "int_ops", "float_ops", "seeds",
+        "metric", "split", "diverged",
+    }  # fmt: skip
+    for row in rows_from_records(records(seeds=[0, 1])):
+        assert promised <= row.keys()
+
+
+def test_no_records():
+    assert rows_from_records([]) == []
+
+
 def test_order_of_the_records_does_not_change_a_row(records):
     given = records(seeds=range(5))
     assert rows_from_records(given[::-1]) == rows_from_records(given)
@@ -58,6 +72,25 @@ def test_diverged_seeds_are_kept_in_sight(records):
     assert row["accuracies"][2] is None
     assert row["pairs"] == 3
     assert row["mean"] == pytest.approx(np.mean([row["accuracies"][i] for i in (0, 1, 3)]))
+
+
+def test_a_diverged_32_bit_seed_leaves_its_partner_out_of_the_difference(records):
+    given = records(seeds=range(4), diverged=[("fp32", 1)])
+    full, row, _ = rows_from_records(given)
+    assert full["diverged"] == [1]
+    assert row["diverged"] == []
+    assert row["pairs"] == 3
+    assert row["mean"] == pytest.approx(np.mean(row["accuracies"]))
+    pairs = [(row["accuracies"][s], full["accuracies"][s]) for s in (0, 2, 3)]
+    assert row["diff_mean"] == pytest.approx(np.mean([a - b for a, b in pairs]))
+
+
+def test_partners_with_the_same_recipe_have_the_same_label(records):
+    given = records(seeds=[0]) + records(seeds=[0], precisions=("fp32", "absmean"), lr=0.1)
+    rows = rows_from_records(given)
+    labels = dict.fromkeys(variants(rows))
+    assert list(labels) == ["lr=0.01", "lr=0.1"]
+    assert variants(rows) == [f"lr={row['recipe']['lr']}" for row in rows]
 
 
 def test_all_seeds_diverged(records):

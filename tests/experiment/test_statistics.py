@@ -98,5 +98,8 @@ def test_errors():
         paired_difference([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         paired_difference([1.0, 2.0], [1.0, 2.0], confidence=1.0)
-    with pytest.raises(ValueError, match="must be finite"):
-        summary([1.0, math.nan])
+    for value in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="must be finite"):
+            summary([1.0, value])
+        with pytest.raises(ValueError, match="must be finite.*leave diverged seeds out"):
+            paired_difference([1.0, 2.0], [value, 2.0])

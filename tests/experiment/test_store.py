@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -21,6 +22,17 @@ with Store(sys.argv[2]) as store:
         record = {**template, "key": f"run-{number}"}
         assert store.put(record)
         print(record["key"], flush=True)
+"""
+COUNTED = """
+import json, runpy, sys
+Store = runpy.run_path(sys.argv[1])["Store"]
+template, name = json.loads(sys.argv[3]), sys.argv[4]
+print("ready", flush=True)
+sys.stdin.readline()
+with Store(sys.argv[2]) as store:
+    for number in range(30):
+        assert store.put({**template, "key": f"{name}-{number}"})
+        store.put({**template, "key": "shared"})
 """
 
 
@@ -97,10 +109,68 @@ def test_kill_loses_no_acknowledged_record(tmp_path, record):
 
 def test_two_processes_write_to_one_store(tmp_path, record):
     path = tmp_path / "store.sqlite"
-    with Store(path) as first, Store(path) as second:
-        first.put(record(seed=0))
-        second.put(record(seed=1))
-        assert len(first) == len(second) == 2
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", COUNTED, module.__file__, str(path), json.dumps(record()), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:  # Both meet at a file that does not exist yet.
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    with Store(path) as store:
+        found = sorted(each["key"] for each in store.records())
+        assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert found == sorted([f"{name}-{i}" for name in "ab" for i in range(30)] + ["shared"])
+
+
+def test_a_store_that_is_being_made_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "store.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.executescript(f"BEGIN IMMEDIATE; {module._CREATE}")
+    assert path.exists()
+    timer = threading.Timer(0.2, lambda: other.execute("COMMIT"))
+    timer.start()
+    with Store(path) as store:
+        assert len(store) == 0
+        assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    timer.join()
+    other.close()
+
+
+@pytest.mark.parametrize("kind", ["DEFERRED", "IMMEDIATE"])
+def test_a_store_in_use_without_its_log_is_waited_for(tmp_path, kind):
+    # As a process leaves it that was killed before it chose the write-ahead log.
+    path = tmp_path / "store.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.executescript(module._CREATE)
+    other.execute(f"BEGIN {kind}")
+    other.execute("SELECT count(*) FROM runs").fetchall()
+    timer = threading.Timer(0.2, lambda: other.execute("COMMIT"))
+    timer.start()
+    with Store(path) as store:
+        assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    timer.join()
+    other.close()
+
+
+def test_context_manager_closes_also_after_an_error(tmp_path, record):
+    with pytest.raises(RuntimeError), Store(tmp_path / "store.sqlite") as store:
+        store.put(record())
+        raise RuntimeError
+    with pytest.raises(ValueError, match="closed"):
+        store.get(record()["key"])
+    store.close()
+    with Store(store.path) as store:
+        assert len(store) == 1
 
 
 def test_locked_for_too_long(tmp_path, record, monkeypatch):
@@ -126,8 +196,29 @@ def test_not_a_database(tmp_path):
 
 
 def test_folder_instead_of_a_file(tmp_path):
-    with pytest.raises(ValueError, match="unable to open database file"):
+    with pytest.raises(
+        ValueError, match="unable to open database file; it must be a file"
+    ) as error:
         Store(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_file_instead_of_a_folder(tmp_path):
+    (tmp_path / "notes").touch()
+    with pytest.raises(ValueError, match=r"Cannot use '.*store\.sqlite' as result store: .*exists"):
+        Store(tmp_path / "notes" / "store.sqlite")
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write anywhere")
+@pytest.mark.parametrize("name", ["store.sqlite", "new/store.sqlite"])
+def test_folder_that_is_read_only(tmp_path, name):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o555)
+    with pytest.raises(ValueError, match=r"store\.sqlite.*folder that you may write to") as error:
+        Store(folder / name)
+    folder.chmod(0o755)
+    assert "\n" not in str(error.value)
 
 
 def test_database_of_another_program_stays_untouched(tmp_path):

@@ -39,6 +39,21 @@ def test_a_row_is_one_line(rows, width):
         assert shown in absmean, shown
 
 
+@pytest.mark.parametrize("width", [100, 80])
+def test_every_model_and_precision_is_there(records, width):
+    models = ("gcn", "sage", "gat", "sgc", "mlp")
+    rows = rows_from_records(records(("Cora", "PubMed"), models, diverged=[("absmean", 3)]))
+    text = render(rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    lines = [line.split() for line in text.splitlines() if "iB" in line]
+    names = [line[: 2 if line[0] in models else 1] for line in lines]
+    assert names == [[m, "32-bit"] if p == "32-bit" else [p]
+                     for m in models * 2 for p in ("32-bit", "absmean", "absmedian")]  # fmt: skip
+    for row, line in zip(rows, lines, strict=True):
+        assert f"{row['mean']:.2f}" in line
+        assert (f"{row['sd']:.2f}†" if row["diverged"] else f"{row['sd']:.2f}") in line
+
+
 def test_a_narrow_terminal_moves_the_interval_down(rows):
     text = render(rows, width=70)
     absmean = line_of(text, "absmean")
@@ -75,6 +90,24 @@ def test_two_recipes_stand_in_two_blocks(records):
     text = render(rows)
     assert "Cora  public split, seed 0, lr=0.01\n" in text
     assert "Cora  public split, seeds 0, 1, lr=0.1\n" in text
+
+
+def test_a_ternary_row_stands_with_its_32_bit_partner(records):
+    rows = rows_from_records(records() + records(precisions=("fp32", "absmean"), lr=0.1))
+    text = render(rows)
+    assert text.count("Cora  ") == 2
+    first, second = text.split("Cora  ")[1:]
+    assert [p in first for p in ("32-bit", "absmean", "absmedian")] == [True] * 3
+    assert [f" {p} " in second for p in ("32-bit", "absmean", "absmedian")] == [True, True, False]
+
+
+def test_the_split_is_named_once(records):
+    public, random = records(seeds=[0]), records(seeds=[0])
+    for each in random:
+        each["spec"] = {**each["spec"], "split_kind": "random"}
+    text = render(rows_from_records(public + random))
+    assert "Cora  public split, seed 0\n" in text
+    assert "Cora  random split, seed 0\n" in text
 
 
 def test_names_are_not_read_as_markup(records):
