@@ -69,7 +69,7 @@ def stored_comparison(
     path = default_path() if store is None else Path(store)
     if not path.is_file():
         raise ValueError(f"There is no result store '{path}': `bitgnn compare` makes one")
-    filters = {name: values for name, values in filters.items() if values}
+    filters = {name: values for name, values in filters.items() if values not in (None, [])}
     with Store(path) as opened:
         records = opened.records(**filters)
     if not records:

@@ -151,6 +151,11 @@ def test_memory_figure(records):
     for row in rows:
         near = [x for x, y in points if y == row["mean"]]
         assert near == [pytest.approx(row["weight_bytes"] / 1024, rel=0.06)]
+    # Each bar spans the mean ± sd of its row.
+    bars = {bar.lines[0].get_ydata()[0]: bar.lines[2][0].get_segments()[0] for bar in ax.containers}
+    for row in rows:
+        ends = (row["mean"] - row["sd"], row["mean"] + row["sd"])
+        assert tuple(bars[row["mean"]][:, 1]) == pytest.approx(ends)
     labels = [entry.get_text() for entry in figure.legends[0].get_texts()]
     assert labels == ["32-bit", "absmean", "absmedian", "gcn", "mlp"]
 
