@@ -30,6 +30,7 @@ from rich.progress import track
 
 import bitgnn
 from bitgnn import QuantConfig, task
+from bitgnn.experiment.files import write_whole
 from bitgnn.nn import BitGCN, BitLinear, BitSGC
 from bitgnn.training import fit, recipe_for
 
@@ -129,13 +130,6 @@ def to_markdown(rows: list[dict], setting: dict) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--root", help="where the data sets lie (default: $BITGNN_DATA)")
@@ -174,8 +168,9 @@ def main() -> None:
     parts += args.model if set(args.model) != set(MODELS) else []
     parts += args.dataset if set(args.dataset) != set(DATASETS) else []
     name = "_".join(["paper_table", *parts])
-    write(RESULTS / f"{name}.json", json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
-    write(RESULTS / f"{name}.md", to_markdown(rows, setting))
+    text = json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n"
+    write_whole(RESULTS / f"{name}.json", text.encode())
+    write_whole(RESULTS / f"{name}.md", to_markdown(rows, setting).encode())
     Console().print(to_markdown(rows, setting), soft_wrap=True)
 
 

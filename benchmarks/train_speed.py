@@ -31,6 +31,7 @@ from torch_geometric.utils import to_torch_csr_tensor
 
 import bitgnn
 from bitgnn import QuantConfig, task
+from bitgnn.experiment.files import write_whole
 from bitgnn.nn import BitGAT, BitGCN, BitGraphSAGE, BitMLP, BitSGC
 
 RESULTS = Path(__file__).parent / "results"
@@ -162,8 +163,9 @@ def main() -> None:
     console = Console()
     console.print(table)
     console.print(setting)
-    write("train_speed.json", json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
-    write("train_speed.md", to_markdown(rows, setting))
+    text = json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n"
+    write_whole(RESULTS / "train_speed.json", text.encode())
+    write_whole(RESULTS / "train_speed.md", to_markdown(rows, setting).encode())
 
 
 def to_markdown(rows: list[dict], setting: dict) -> str:
@@ -183,13 +185,6 @@ def to_markdown(rows: list[dict], setting: dict) -> str:
         lines.append(f"| {' | '.join(names + ratios)} |")
     lines += ["", "Setting: " + ", ".join(f"{k} {v}" for k, v in setting.items()) + ".", ""]
     return "\n".join(lines)
-
-
-def write(name: str, text: str) -> None:
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    temporary = RESULTS / f"{name}.tmp"
-    temporary.write_text(text)
-    temporary.replace(RESULTS / name)
 
 
 if __name__ == "__main__":

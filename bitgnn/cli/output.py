@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bitgnn.experiment.compare import Comparison
+from bitgnn.experiment.files import write_whole
 from bitgnn.experiment.format import memory, metric_name, share
 from bitgnn.experiment.table import ComparisonTable
 
@@ -44,7 +44,4 @@ def print_table(table: Table) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, under a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from bitgnn.experiment import format as text
+from bitgnn.experiment.files import write_whole
 from bitgnn.experiment.plots import curves_figure, memory_figure, paired_figure
 from bitgnn.experiment.rows import (
     Record,
@@ -63,12 +64,11 @@ def write_report(results: Results, out_dir: str | os.PathLike[str], title: str =
     figures = _figures(rows, records)
     page = _page(rows, records, figures, title or _default_title(rows))
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for figure in figures:
-            _replace(out / figure.file, figure.png)
-        _replace(out / "results.json", _json(rows).encode())
-        _replace(out / "results.csv", _csv(rows).encode())
-        _replace(out / PAGE, page.encode())
+            write_whole(out / figure.file, figure.png)
+        write_whole(out / "results.json", _json(rows).encode())
+        write_whole(out / "results.csv", _csv(rows).encode())
+        write_whole(out / PAGE, page.encode())
     except OSError as error:
         raise ValueError(f"Cannot write the report to '{out}': {error.strerror}") from error
     return out / PAGE
@@ -209,9 +209,3 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, list):
         return " ".join("nan" if item is None else str(item) for item in value)
     return json.dumps(value) if isinstance(value, dict) else value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -1,3 +1,5 @@
+from typing import TypeGuard
+
 import torch
 from torch.nn import Module, Parameter
 from torch_geometric.nn import HeteroLinear, Linear
@@ -68,7 +70,7 @@ def find_linears(model: Module) -> dict[Module, list[str]]:
     return linears
 
 
-def is_ternary(module: Module) -> bool:
+def is_ternary(module: Module) -> TypeGuard[BitLinear | BitHeteroLinear]:
     """Whether a module is a linear layer that quantizes."""
     return isinstance(module, (BitLinear, BitHeteroLinear)) and module.quant is not None
 

@@ -1,6 +1,8 @@
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
+from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from bitgnn.nn import BitGAT, BitGCN, BitGraphSAGE, BitMLP, BitSGC
 from bitgnn.quant import Quant
@@ -43,34 +45,24 @@ def check_model(name: str) -> str:
 
 
 def _gcn(in_channels: int, out_channels: int, recipe: Recipe, quant: Quant) -> nn.Module:
-    return BitGCN(
-        in_channels,
-        recipe.hidden_channels,
-        recipe.num_layers,
-        out_channels,
-        dropout=recipe.dropout,
-        act=recipe.act,
-        norm=recipe.norm,
-        cached=True,
-        quant=quant,
-    )
+    return _gnn(BitGCN, in_channels, out_channels, recipe, cached=True, quant=quant)
 
 
 def _sage(in_channels: int, out_channels: int, recipe: Recipe, quant: Quant) -> nn.Module:
-    return BitGraphSAGE(
-        in_channels,
-        recipe.hidden_channels,
-        recipe.num_layers,
-        out_channels,
-        dropout=recipe.dropout,
-        act=recipe.act,
-        norm=recipe.norm,
-        quant=quant,
-    )
+    return _gnn(BitGraphSAGE, in_channels, out_channels, recipe, quant=quant)
 
 
 def _gat(in_channels: int, out_channels: int, recipe: Recipe, quant: Quant) -> nn.Module:
-    model = BitGAT(
+    model = _gnn(BitGAT, in_channels, out_channels, recipe, heads=recipe.heads, quant=quant)
+    for conv in model.convs:
+        conv.dropout = recipe.attention_dropout  # PyG's GAT ties it to `dropout`.
+    return model
+
+
+def _gnn(
+    kind: type[BasicGNN], in_channels: int, out_channels: int, recipe: Recipe, **kwargs: Any
+) -> BasicGNN:
+    return kind(
         in_channels,
         recipe.hidden_channels,
         recipe.num_layers,
@@ -78,12 +70,8 @@ def _gat(in_channels: int, out_channels: int, recipe: Recipe, quant: Quant) -> n
         dropout=recipe.dropout,
         act=recipe.act,
         norm=recipe.norm,
-        heads=recipe.heads,
-        quant=quant,
+        **kwargs,
     )
-    for conv in model.convs:
-        conv.dropout = recipe.attention_dropout  # PyG's GAT ties it to `dropout`.
-    return model
 
 
 def _sgc(in_channels: int, out_channels: int, recipe: Recipe, quant: Quant) -> nn.Module:

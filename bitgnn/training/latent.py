@@ -2,6 +2,7 @@ from torch import nn
 from torch.nn import Parameter
 
 from bitgnn.nn import BitHeteroLinear, BitLinear
+from bitgnn.nn.twin import is_ternary
 
 
 def quantized_layers(model: nn.Module) -> list[BitLinear | BitHeteroLinear]:
@@ -10,11 +11,7 @@ def quantized_layers(model: nn.Module) -> list[BitLinear | BitHeteroLinear]:
     Args:
         model (torch.nn.Module): The model.
     """
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, (BitLinear, BitHeteroLinear)) and module.quant is not None
-    ]
+    return [module for module in model.modules() if is_ternary(module)]
 
 
 def latent_weights(model: nn.Module) -> list[Parameter]:
