@@ -7,13 +7,14 @@ from bitgnn.cli.output import print_comparison, write_json
 from bitgnn.experiment.command import parse_quant, parse_seeds
 from bitgnn.experiment.compare import compare as run_comparison
 from bitgnn.training import Recipe
+from bitgnn.training.parts import quant_for
 from bitgnn.training.settings import parse_settings
 
 
 def compare(
     dataset: options.Datasets,
     model: options.Models,
-    precision: options.Precisions,
+    precision: options.Precisions = None,
     seeds: options.Seeds = "10",
     recipe: options.RecipeName = "default",
     settings: options.Settings = None,
@@ -36,6 +37,7 @@ def compare(
       bitgnn compare --dataset Digits --model gcn mlp --seeds 3
       bitgnn compare --dataset Cora CiteSeer --model gcn sage gat sgc mlp --seeds 10
       bitgnn compare --dataset Cora --model gcn --set lr=0.005 hidden_channels=128
+      bitgnn compare --dataset Cora --model gcn --recipe distill+channel
       bitgnn compare --dataset Cora --model sgc gcn --recipe paper --quant reloaded
       bitgnn compare --dataset PubMed --model gat --device cuda --json rows.json
     """
@@ -52,7 +54,7 @@ def compare(
             split=split,
             device=device,
             workers=workers,
-            quant=parse_quant(quant or []),
+            quant=parse_quant(quant or [], quant_for(recipe)),
             settings=parse_settings(settings or [], Recipe),
         )
     except KeyboardInterrupt:

@@ -9,8 +9,10 @@ import bitgnn
 from bitgnn.cli import options
 from bitgnn.cli.output import print_table
 from bitgnn.data.locate import cache_dir, search_path
+from bitgnn.experiment.format import memory
 from bitgnn.experiment.passport import commit, device_name, machine, package_version
 from bitgnn.experiment.store import default_path
+from bitgnn.experiment.teachers import teachers_dir
 from bitgnn.experiment.workers import default_workers
 
 EXTENSIONS = ("torch_scatter", "torch_sparse", "pyg_lib")
@@ -41,5 +43,7 @@ def info(root: options.Root = None) -> None:
         missing = "" if os.path.isdir(place) else " (not there yet)"
         table.add_row("data" if index == 0 else "", f"{place}{missing}")
     table.add_row("cache", str(cache_dir()))
+    sizes = [path.stat().st_size for path in teachers_dir().glob("*.safetensors")]
+    table.add_row("teachers", f"{len(sizes)} in the cache, {memory(sum(sizes))}")
     table.add_row("store", str(default_path()))
     print_table(table)

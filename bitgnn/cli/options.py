@@ -3,7 +3,7 @@ from typing import Annotated
 
 from typer import Option
 
-from bitgnn.experiment.rows import PRECISIONS
+from bitgnn.training.parts import PARTS
 
 Datasets = Annotated[
     list[str], Option("--dataset", metavar="NAME...", help="Data sets; see `bitgnn datasets`.")
@@ -12,17 +12,23 @@ Models = Annotated[list[str], Option("--model", metavar="NAME...", help="gcn sag
 Dataset = Annotated[str, Option("--dataset", metavar="NAME", help="See `bitgnn datasets`.")]
 Model = Annotated[str, Option("--model", metavar="NAME", help="gcn, sage, gat, sgc or mlp.")]
 Precisions = Annotated[
-    list[str],
+    list[str] | None,
     Option(
         "--precision",
         metavar="NAME...",
-        help="fp32 (32-bit), absmean, absmedian, absmax; else the first three.",
-        default_factory=lambda: list(PRECISIONS),
-        show_default=False,
+        help="fp32 (32-bit), fp32-distilled (32-bit with the recipe's teacher), absmean, "
+        "absmedian, absmax; else fp32, absmean, absmedian and, where there is a teacher, "
+        "fp32-distilled.",
     ),
 ]
 Precision = Annotated[
-    str, Option("--precision", metavar="NAME", help="fp32 (32-bit), absmean, absmedian or absmax.")
+    str,
+    Option(
+        "--precision",
+        metavar="NAME",
+        help="fp32 (32-bit), fp32-distilled (32-bit with the recipe's teacher), absmean, "
+        "absmedian or absmax.",
+    ),
 ]
 Seeds = Annotated[
     str, Option("--seeds", metavar="N", help="How many from 0, or which: 5:8 or 4,9.")
@@ -33,8 +39,9 @@ RecipeName = Annotated[
     Option(
         "--recipe",
         metavar="NAME",
-        help="default (published hyper-parameters, best validation epoch) or paper (that of "
-        "arXiv 2411.05882: last epoch, no selection).",
+        help="Published hyper-parameters with parts that + joins, as in continual+distill: "
+        f"{'; '.join(f'{name} ({part.about})' for name, part in PARTS.items())}. Or default; or "
+        "paper (arXiv 2411.05882: last epoch, no selection).",
     ),
 ]
 Settings = Annotated[
@@ -51,7 +58,8 @@ Quant = Annotated[
         "--quant",
         metavar="WORD...",
         help="How ternary models quantize: a preset (b158, reloaded), settings such as "
-        "activation_bits=4 granularity=channel, or both.",
+        "activation_bits=4 granularity=channel, or both. Settings alone change what the recipe "
+        "says.",
     ),
 ]
 Split = Annotated[

@@ -5,6 +5,7 @@ from bitgnn.experiment.compare import build_specs
 from bitgnn.experiment.progress import Progress
 from bitgnn.experiment.run import execute
 from bitgnn.training import Recipe
+from bitgnn.training.parts import quant_for
 from bitgnn.training.settings import parse_settings
 
 
@@ -28,6 +29,7 @@ def train(
       bitgnn train --dataset Digits --model gcn
       bitgnn train --dataset Cora --model gat --precision fp32 --seed 3
       bitgnn train --dataset Cora --model gcn --set epochs=400 schedule=linear:0:0.5
+      bitgnn train --dataset Cora --model gcn --recipe distill --set teacher=gat
     """
     [spec] = build_specs(
         dataset,
@@ -37,7 +39,7 @@ def train(
         precision,
         root,
         split,
-        parse_quant(quant or []),
+        parse_quant(quant or [], quant_for(recipe)),
         parse_settings(settings or [], Recipe),
     )
     with Progress([spec]) as progress:

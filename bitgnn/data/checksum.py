@@ -89,7 +89,8 @@ def _parse(text: str) -> dict[str, str]:
     return known
 
 
-# Amazon and Coauthor: of the graph (npz_digest). All others: of the bytes.
+# Amazon and Coauthor: of the graph (npz_digest). text_gcn: of the text, unpacked. All others: of
+# the bytes.
 KNOWN = _parse("""\
 Amazon/Computers/raw
 d87861f65e0b38f2a6f3351072a2059a019c9230595afe9174cb46d7ee4471ea  amazon_electronics_computers.npz
@@ -135,4 +136,16 @@ b5419ff3fe31adcae66fdb085d4f47d0b188e9436ab59f438632af969aafc674  texas_split_0.
 a84bcbf997365bddf5fdf72ed49dc7e435e475f8c6210f8cdee7c8581a2bd6df  texas_split_0.6_0.2_7.npz
 65ba65f296f91d40d2d7d3c9369b67415094a7e254c6eee48cd6d6531c586fdf  texas_split_0.6_0.2_8.npz
 4306981d654ad8835c000c1f73fb6c1e60dfe99e26c13a6073f3b0f4cc3ce6ee  texas_split_0.6_0.2_9.npz
+text_gcn
+5ec2cc32d698f77f64abe8f9d6e2578b623d85a837d9f04b8387dfee7da83839  20ng.txt
+dd0c08ca54cb51be909f309525643fdc235efecf674a91d854306b939badd239  R52.txt
+4ab8362c508bf7b1c591bca4e4d72ff6e9ff7a730a94cb0a5dfddf237a7cc025  R8.txt
+184c1b3b7f9695174fcf949738a661ba9d798b0e500721d0644daab4d095e134  mr.txt
+724b8ed25eb3d99b90b86fdc4ef5e2450b386ff0ba348afe38f420cd61eccc16  ohsumed.txt
+text_gcn/corpus
+e56bbbaadc1283e4020d38dff5160381d93da04e68571b8bd0b70c47da9544b2  20ng.txt
+926453a3a242f0fe61a1a99ab1d3e4e193daf3bc926f3b61b9fc77718c137efc  R52.txt
+c2758703ba8b3e29162e8e9f606e9a1f032c408cd9d76380f02c8ba16422cac7  R8.txt
+2ce386f81c1ebd45fd2c0d2a41e8702e78f2dbeeb88fc8f3cff680211f303689  mr.txt
+c117cc9f36c3c121793f85955b47fba1bbb58a8eb051c638e3611544f11f5032  ohsumed.txt
 """)

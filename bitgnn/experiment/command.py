@@ -5,28 +5,41 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from bitgnn.experiment.rows import DISTILLED
 from bitgnn.quant import PRESETS, QuantConfig
-from bitgnn.training import recipe_for
-from bitgnn.training.defaults import RECIPES
+from bitgnn.training import Recipe, recipe_for
+from bitgnn.training.parts import quant_for, recipe_names
+from bitgnn.training.recipe import QUANTIZED, TEACHING
 from bitgnn.training.settings import format_settings, parse_settings
 
 
 def command(row: dict[str, Any]) -> str:
-    r"""Returns the command that reproduces a row, its 32-bit partner included.
+    r"""Returns the command that reproduces a row, its 32-bit partners included.
 
     Args:
         row (dict): A row of a comparison.
     """
     words = ["bitgnn", "compare", "--dataset", row["dataset"], "--model", row["model"]]
     words += ["--split", row["split"], "--seeds", format_seeds(row["seeds"])]
-    words += ["--precision", *dict.fromkeys(["fp32", row["precision"]])]
-    name, settings = _closest_recipe(row)
+    taught = [] if row["teacher"] is None else [DISTILLED]
+    words += ["--precision", *dict.fromkeys(["fp32", *taught, row["precision"]])]
+    name, settings, quant = _closest_recipe(row)
     words += [] if name == "default" else ["--recipe", name]
     words += ["--set", *settings] if settings else []
-    if row["quant"] is not None:
-        quant = format_quant(QuantConfig.from_dict(row["quant"]), row["precision"])
-        words += [] if quant == ["b158"] else ["--quant", *quant]
+    words += ["--quant", *quant] if quant else []
     return shlex.join(words)
+
+
+def recipe_name(row: dict[str, Any]) -> str:
+    r"""Returns the closest recipe that has a name, and what the ternary side or the teacher
+    differs in: :obj:`"distill+channel"`, :obj:`"distill teacher_weight=5.0"`.
+
+    Args:
+        row (dict): A row of a comparison.
+    """
+    name, settings, quant = _closest_recipe(row)
+    own = [word for word in settings if word.partition("=")[0] in (*QUANTIZED, *TEACHING)]
+    return " ".join([name, *own, *quant])
 
 
 def parse_seeds(seeds: int | str | Iterable[int]) -> list[int]:
@@ -63,38 +76,57 @@ def format_seeds(seeds: Sequence[int]) -> str:
     return str(len(seeds)) if first == 0 else f"{first}:{last + 1}"
 
 
-def parse_quant(words: Sequence[str]) -> QuantConfig:
+def parse_quant(words: Sequence[str], base: QuantConfig | None = None) -> QuantConfig:
     r"""Reads a configuration, such as :obj:`["reloaded"]` or
     :obj:`["b158", "activation_bits=4"]`.
 
     Args:
         words (list[str]): The name of a preset, settings that differ from it, or both.
+        base (QuantConfig, optional): What settings change if there is no preset among the words.
+            (default: the preset :obj:`"b158"`)
     """
     preset = words[0] if words and "=" not in words[0] else None
     settings = parse_settings(words if preset is None else words[1:], QuantConfig)
+    if preset is None and base is not None:
+        return base.replace(**settings)
     return QuantConfig.preset(preset or "b158", **settings)
 
 
-def format_quant(quant: QuantConfig, precision: str) -> list[str]:
+def format_quant(quant: QuantConfig, precision: str, base: QuantConfig | None = None) -> list[str]:
     """The inverse of :func:`parse_quant`, less the measure, which is the precision.
 
     Args:
         quant (QuantConfig): The configuration.
         precision (str): The precision.
+        base (QuantConfig, optional): As in :func:`parse_quant`.
     """
-    options = []
-    for name in PRESETS:
-        base = QuantConfig.preset(name, weight_measure=precision).to_dict()
-        options.append([name, *format_settings(quant.to_dict(), base)])
+    bases: list[tuple[list[str], QuantConfig]] = [([], base or QuantConfig())]
+    bases += [([name], QuantConfig.preset(name)) for name in PRESETS]
+    options = [
+        [
+            *words,
+            *format_settings(quant.to_dict(), each.replace(weight_measure=precision).to_dict()),
+        ]
+        for words, each in bases
+    ]
     return min(options, key=len)
 
 
-def _closest_recipe(row: dict[str, Any]) -> tuple[str, list[str]]:
+def _closest_recipe(row: dict[str, Any]) -> tuple[str, list[str], list[str]]:
+    """The recipe from which the fewest words lead to a row, and these words."""
     options = []
-    for name in RECIPES:
-        base = recipe_for(row["model"], row["dataset"], name).to_dict()
-        options.append((name, format_settings(row["recipe"], base)))
-    return min(options, key=lambda option: len(option[1]))
+    for name in recipe_names():
+        recipe, quant = recipe_for(row["model"], row["dataset"], name), []
+        if row["precision"] == "fp32":
+            recipe = recipe.plain()
+        elif row["precision"] == DISTILLED:
+            recipe = recipe.distilled()
+        else:
+            config = QuantConfig.from_dict(row["quant"])
+            quant = format_quant(config, row["precision"], quant_for(name))
+        fields = {**Recipe().to_dict(), **row["recipe"]}  # older records have fewer
+        options.append((name, format_settings(fields, recipe.to_dict()), quant))
+    return min(options, key=lambda option: len(option[1]) + len(option[2]))
 
 
 def _parse_seed_text(text: str) -> list[int]:

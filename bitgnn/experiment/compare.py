@@ -1,21 +1,22 @@
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bitgnn.experiment.command import command, parse_seeds
-from bitgnn.experiment.progress import Progress
-from bitgnn.experiment.rows import PRECISIONS, Record, Row, rows_from_records
-from bitgnn.experiment.run import RunSpec, check_device, open_task
+from bitgnn.experiment.command import command, parse_seeds, recipe_name
+from bitgnn.experiment.complete import complete
+from bitgnn.experiment.rows import DISTILLED, FULL, PRECISIONS, Record, Row, rows_from_records
+from bitgnn.experiment.run import check_device, open_task
+from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.store import Store, default_path
-from bitgnn.experiment.workers import run_all
-from bitgnn.quant import Quant, resolve_quant
+from bitgnn.quant import Quant, QuantConfig, resolve_quant
 from bitgnn.quant.config import WEIGHT_MEASURES
 from bitgnn.training import Recipe, recipe_for
 from bitgnn.training.build import check_model
+from bitgnn.training.parts import quant_for
 
 PathLike = str | Path
 
@@ -27,9 +28,10 @@ class Comparison:
     Args:
         rows (list[dict]): One a data set, model and precision: :obj:`accuracies` (one a seed,
             percent), :obj:`mean`, :obj:`sd`, the paired difference from 32-bit with its 95 %
-            interval (:obj:`diff_mean`, :obj:`diff_low`, :obj:`diff_high`), :obj:`weight_bytes`,
+            interval (:obj:`diff_mean`, :obj:`diff_low`, :obj:`diff_high`), the same from 32-bit
+            with the same teacher (:obj:`diff_distilled_mean` and so on), :obj:`weight_bytes`,
             :obj:`zeros`, :obj:`int_ops`, :obj:`float_ops`, the :obj:`command` that reproduces
-            the row, and more.
+            the row, the closest :obj:`recipe_name`, and more.
         records (list[dict]): One a run, with its curves and its passport.
         num_trained (int): How many of the runs took place now; the others were in the store.
         report (pathlib.Path, optional): The page that was written.
@@ -49,7 +51,10 @@ class Comparison:
             num_trained (int, optional): How many took place now. (default: :obj:`0`)
         """
         records = list(records)
-        rows = [{**row, "command": command(row)} for row in rows_from_records(records)]
+        rows = [
+            {**row, "recipe_name": recipe_name(row), "command": command(row)}
+            for row in rows_from_records(records)
+        ]
         return cls(rows, records, num_trained)
 
 
@@ -82,7 +87,7 @@ def compare(
     model: str | Sequence[str],
     seeds: int | str | Iterable[int] = 10,
     recipe: str | Recipe = "default",
-    precision: str | Sequence[str] = PRECISIONS,
+    precision: str | Sequence[str] | None = None,
     store: PathLike | Store | None = None,
     out: PathLike | None = None,
     root: PathLike | None = None,
@@ -90,7 +95,7 @@ def compare(
     device: str | torch.device = "cpu",
     workers: int | None = None,
     progress: bool = True,
-    quant: Quant = "b158",
+    quant: Quant = "recipe",
     settings: Mapping[str, Any] | None = None,
 ) -> Comparison:
     r"""Compares ternary with 32-bit models on node classification: both sides with the same
@@ -108,10 +113,13 @@ def compare(
             :obj:`"sgc"`, :obj:`"mlp"`.
         seeds (int, str or [int], optional): How many seeds from 0, or which.
             (default: :obj:`10`)
-        recipe (str or Recipe, optional): The name of a recipe (:obj:`"default"` or
-            :obj:`"paper"`), or one for all models. (default: :obj:`"default"`)
-        precision (str or [str], optional): :obj:`"fp32"` and measures of the weight scale.
-            (default: :obj:`("fp32", "absmean", "absmedian")`)
+        recipe (str or Recipe, optional): The name of a recipe (:obj:`"default"`,
+            :obj:`"paper"`, or parts of :obj:`bitgnn.training.parts.PARTS` such as
+            :obj:`"continual+distill"`), or one for all models. (default: :obj:`"default"`)
+        precision (str or [str], optional): :obj:`"fp32"`, :obj:`"fp32-distilled"` (32-bit with
+            the teacher of the recipe) and measures of the weight scale. (default:
+            :obj:`("fp32", "absmean", "absmedian")`, and if the recipe has a teacher
+            :obj:`"fp32-distilled"` after the first)
         store (str or Store, optional): The result store. (default: :obj:`$BITGNN_STORE`, or
             :obj:`bitgnn-results.sqlite` here)
         out (str, optional): The folder to write a report to. (default: :obj:`None`, no report)
@@ -123,7 +131,8 @@ def compare(
         progress (bool, optional): Whether to show progress on standard error.
             (default: :obj:`True`)
         quant (QuantConfig or str, optional): What ternary models quantize with, but for the
-            measure of the weight scale, which is the precision. (default: :obj:`"b158"`)
+            measure of the weight scale, which is the precision. (default: as the parts of the
+            recipe say, else :obj:`"b158"`)
         settings (dict, optional): Fields of the recipe to change, for all models.
             (default: :obj:`None`)
 
@@ -135,18 +144,9 @@ def compare(
     with ExitStack() as stack:
         if not isinstance(store, Store):
             store = stack.enter_context(Store(store))
-        records = {spec.key: store.get(spec.key) for spec in specs}
-        stored = [record for record in records.values() if record is not None]
-        # One seed of everything before the next seed, so that a part is a smaller comparison.
-        missing = sorted((s for s in specs if records[s.key] is None), key=lambda spec: spec.seed)
-        shown = stack.enter_context(Progress(specs, stored, progress))
-        runs = run_all(missing, root, str(device), workers, shown.epoch)
-        for record in stack.enter_context(closing(runs)):
-            store.put(record)
-            records[record["key"]] = record
-            shown.done(record)
-    finished = [record for record in records.values() if record is not None]
-    return _reported(Comparison.from_records(finished, len(missing)), out)
+        num_missing = sum(store.get(spec.key) is None for spec in specs)
+        records = complete(specs, store, root, str(device), workers, progress)
+    return _reported(Comparison.from_records(records, num_missing), out)
 
 
 def build_specs(
@@ -154,34 +154,40 @@ def build_specs(
     model: str | Sequence[str],
     seeds: int | str | Iterable[int] = 10,
     recipe: str | Recipe = "default",
-    precision: str | Sequence[str] = PRECISIONS,
+    precision: str | Sequence[str] | None = None,
     root: PathLike | None = None,
     split: str | None = None,
-    quant: Quant = "b158",
+    quant: Quant = "recipe",
     settings: Mapping[str, Any] | None = None,
 ) -> list[RunSpec]:
     r"""Lists the runs of a comparison, in the order of its rows; see :func:`compare`."""
     seeds = parse_seeds(seeds)
-    precisions = [check_precision(each) for each in _several(precision, "precision")]
+    if precision is not None:
+        precision = [check_precision(each) for each in _several(precision, "precision")]
     models = [check_model(each) for each in _several(model, "model")]
-    quants = {each: _quant_fields(each, quant) for each in precisions}
+    config = _check_quant(quant, recipe)
     specs = []
     for name in _several(dataset, "dataset"):
         t = open_task(name, root, split)
         for each in models:
             chosen = recipe_for(each, t.name, recipe) if isinstance(recipe, str) else recipe
-            fields = chosen.replace(**(settings or {})).to_dict()
-            specs += [
-                RunSpec(t.name, t.split_kind, t.checksum, each, side, quants[side], fields, seed)
-                for side in precisions
-                for seed in seeds
-            ]
+            chosen = chosen.replace(**(settings or {}))
+            if chosen.teacher not in (None, "same") and check_model(chosen.teacher) == each:
+                chosen = chosen.replace(teacher="same")  # one configuration, one key
+            for side in _precisions(chosen) if precision is None else precision:
+                configuration = _configuration(each, t.name, side, chosen, config)
+                specs += [
+                    RunSpec(
+                        t.name, t.split_kind, t.checksum, each, side, seed=seed, **configuration
+                    )
+                    for seed in seeds
+                ]
     return list({spec.key: spec for spec in specs}.values())
 
 
 def check_precision(name: str) -> str:
     """Returns the name of a precision; raises if there is no such precision."""
-    allowed = ("fp32", *WEIGHT_MEASURES)
+    allowed = (*FULL, *WEIGHT_MEASURES)
     if name not in allowed:
         raise ValueError(f"No precision is called {name!r}; there are {', '.join(allowed)}")
     return name
@@ -195,14 +201,46 @@ def _reported(comparison: Comparison, out: PathLike | None) -> Comparison:
     return replace(comparison, report=write_report(comparison, Path(out)))
 
 
-def _quant_fields(precision: str, quant: Quant) -> dict[str, Any] | None:
+def _precisions(recipe: Recipe) -> list[str]:
+    return [each for each in PRECISIONS if each != DISTILLED or recipe.teacher is not None]
+
+
+def _configuration(
+    model: str, dataset: str, precision: str, recipe: Recipe, quant: QuantConfig
+) -> dict[str, Any]:
+    """Returns what of a recipe, quantization and teacher a precision has: the fields of a run."""
+    if precision == "fp32":
+        return {"quant": None, "recipe": recipe.plain().to_dict(), "teacher": None}
+    if precision == DISTILLED and recipe.teacher is None:
+        raise ValueError(
+            f"Precision '{DISTILLED}' is 32-bit with a teacher, which the recipe lacks: use "
+            "recipe distill, or set teacher=same or to the name of a model"
+        )
+    if precision == DISTILLED:
+        fields, quantized = recipe.distilled().to_dict(), None
+    else:
+        fields, quantized = recipe.to_dict(), quant.replace(weight_measure=precision).to_dict()
+    return {"quant": quantized, "recipe": fields, "teacher": _teacher(model, dataset, recipe)}
+
+
+def _teacher(model: str, dataset: str, recipe: Recipe) -> dict[str, Any] | None:
+    if recipe.teacher is None:
+        return None
+    if recipe.teacher == "same":
+        return {"model": model, "recipe": recipe.plain().to_dict()}
+    # Another model has hyper-parameters of its own.
+    plain = recipe_for(recipe.teacher, dataset).plain()
+    return {"model": recipe.teacher, "recipe": plain.to_dict()}
+
+
+def _check_quant(quant: Quant, recipe: str | Recipe) -> QuantConfig:
+    if quant == "recipe":
+        return quant_for(recipe) if isinstance(recipe, str) else QuantConfig()
     config = resolve_quant(quant)
     if config is None:
         raise ValueError("'quant' says how the ternary side quantizes (got None); the 32-bit side "
                          "is precision 'fp32'")  # fmt: skip
-    if precision == "fp32":
-        return None
-    return config.replace(weight_measure=precision).to_dict()
+    return config
 
 
 def _several(names: str | Sequence[str], what: str) -> list[str]:

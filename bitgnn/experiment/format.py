@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
-from bitgnn.experiment.rows import Row, variants
+from bitgnn.experiment.rows import DISTILLED, FULL, Row, variants
 
 MISSING = "–"
 METRICS = {"accuracy": "accuracy", "rocauc": "ROC AUC"}
+PRECISIONS = {"fp32": "32-bit", DISTILLED: "32-bit distilled"}
+TO_FULL, TO_DISTILLED = "diff", "diff_distilled"  # the two differences of a row
 
 
 def precision_name(precision: str) -> str:
-    return "32-bit" if precision == "fp32" else precision
+    return PRECISIONS.get(precision, precision)
 
 
 def metric_name(metric: str) -> str:
@@ -31,20 +33,31 @@ def mean_sd(row: Row) -> str:
     return text if row["sd"] is None else f"{text} ± {number(row['sd'])}"
 
 
-def interval(row: Row) -> str:
-    if row["diff_low"] is None:
+def interval(row: Row, to: str = TO_FULL) -> str:
+    if row.get(f"{to}_low") is None:
         return ""
-    return f"[{number(row['diff_low'], True)}, {number(row['diff_high'], True)}]"
+    return f"[{number(row[f'{to}_low'], True)}, {number(row[f'{to}_high'], True)}]"
 
 
-def difference(row: Row) -> str:
-    if row["diff_mean"] is None:
-        return "" if row["precision"] == "fp32" else MISSING
-    return f"{number(row['diff_mean'], True)} {interval(row)}".rstrip()
+def difference(row: Row, to: str = TO_FULL) -> str:
+    if row.get(f"{to}_mean") is None:
+        return MISSING if to == TO_FULL and row["precision"] != "fp32" else ""
+    return f"{number(row[f'{to}_mean'], True)} {interval(row, to)}".rstrip()
 
 
-def excludes_zero(row: Row) -> bool:
-    return row["diff_low"] is not None and (row["diff_low"] > 0 or row["diff_high"] < 0)
+def excludes_zero(row: Row, to: str = TO_FULL) -> bool:
+    low, high = row.get(f"{to}_low"), row.get(f"{to}_high")
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def is_full(row: Row) -> bool:
+    """Whether a row quantizes nothing."""
+    return row["precision"] in FULL
+
+
+def has_distilled(rows: Sequence[Row]) -> bool:
+    """Whether a row is compared with 32-bit with the same teacher."""
+    return any(row.get("diff_distilled_mean") is not None for row in rows)
 
 
 def share(value: float | None) -> str:
@@ -99,6 +112,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
         elif row["pairs"] < finished:
             lines.append(
                 f"{name}: the difference is over {row['pairs']} seeds, finished on both sides."
+            )
+        if 0 < row["pairs_distilled"] < finished:
+            lines.append(
+                f"{name}: the difference to distilled is over {row['pairs_distilled']} seeds, "
+                "finished on both sides."
             )
     return lines
 

@@ -10,12 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from bitgnn.experiment.format import difference, metric_name, precision_name
+from bitgnn.experiment.format import TO_DISTILLED, difference, metric_name, precision_name
 from bitgnn.experiment.rows import Record, Row, precision_order
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-STYLES = {"fp32": ("#0072B2", "o"), "absmean": ("#D55E00", "s"), "absmedian": ("#009E73", "^")}
-OTHER_STYLES = (("#CC79A7", "D"), ("#56B4E9", "v"), ("#E69F00", "P"))
+STYLES = {
+    "fp32": ("#0072B2", "o"),
+    "fp32-distilled": ("#56B4E9", "v"),
+    "absmean": ("#D55E00", "s"),
+    "absmedian": ("#009E73", "^"),
+}
+OTHER_STYLES = (("#CC79A7", "D"), ("#E69F00", "P"))
 MODEL_MARKERS = "osD^vPX<>h"
 GREY = "#555555"
 MAX_POINTS = 400  # of a curve: more than the pixels of a panel serve nobody
@@ -43,7 +48,7 @@ def paired_figure(rows: Sequence[Row]) -> Figure:
             for seed in left.keys() & right.keys():
                 if left[seed] is not None and right[seed] is not None:
                     ax.plot([0, 1], [left[seed], right[seed]], color="#BBBBBB", lw=1, zorder=1)
-            ax.set_title(f"Difference {difference(sides[1])}", fontsize=10)
+            ax.set_title(_differences(sides[1]), fontsize=10)
         for x, row in enumerate(sides):
             _draw_seeds(ax, x, row, outwards=-1 if x == 0 else 1)
         ax.set_xticks(range(len(sides)), [precision_name(row["precision"]) for row in sides])
@@ -151,6 +156,11 @@ def _figure(
         ax.grid(axis="y", color="#E5E5E5", lw=0.8)
         ax.set_axisbelow(True)
     return figure, axes
+
+
+def _differences(row: Row) -> str:
+    distilled = difference(row, TO_DISTILLED)
+    return f"Difference {difference(row)}" + (f"\nto distilled {distilled}" if distilled else "")
 
 
 def _draw_seeds(ax: Axes, x: float, row: Row, outwards: int) -> None:

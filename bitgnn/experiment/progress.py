@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bitgnn.experiment.run import RunSpec
+from bitgnn.experiment.spec import RunSpec
 
 PLAIN_SECONDS = 10.0
 Cell = tuple[str, str, str]
@@ -113,7 +113,7 @@ class Progress:
     def _line(self) -> str:
         left = self.seconds_left()
         stored = f", {self.num_stored} from the store" if self.num_stored else ""
-        wait = "" if not left else f", about {_duration(left)} left"
+        wait = "" if not left else f", about {duration(left)} left"
         return f"{self.finished} of {self.num_runs} runs trained{stored}{wait}"
 
     def _line_is_due(self) -> bool:
@@ -135,7 +135,8 @@ def _identity(spec: RunSpec) -> Identity:
     return *_cell(spec), spec.seed
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as people say it: :obj:`"14 min"`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

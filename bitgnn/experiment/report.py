@@ -67,7 +67,7 @@ def write_report(results: Results, out_dir: str | os.PathLike[str], title: str =
         for figure in figures:
             write_whole(out / figure.file, figure.png)
         write_whole(out / "results.json", _json(rows).encode())
-        write_whole(out / "results.csv", _csv(rows).encode())
+        write_whole(out / "results.csv", rows_as_csv(rows).encode())
         write_whole(out / PAGE, page.encode())
     except OSError as error:
         raise ValueError(f"Cannot write the report to '{out}': {error.strerror}") from error
@@ -105,7 +105,7 @@ def _figures(rows: Sequence[Row], records: Sequence[Record]) -> list[_Drawn]:
             name = f"{dataset} {sides[0]['model']}"
             label = f"{name} ({labels[id(sides[-1])]})" if labels[id(sides[-1])] else name
             add(f"{name} paired", paired_figure(sides), f"{label}: each seed on both sides")
-            runs = runs_of(sides, records)
+            runs = [run for run in runs_of(sides, records) if run["curves"]]
             if runs:
                 add(f"{name} curves", curves_figure(runs), f"{label}: training")
     return list(figures.values())
@@ -125,8 +125,7 @@ def _page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    arms = [(f"{sides[0]['dataset']} {sides[0]['model']}", sides[0]["recipe"])
-            for sides in group_by(rows, arm)]  # fmt: skip
+    recipes = [(label, sides[0]["recipe"]) for sides, label in _recipes(rows)]
     quants = [(sides[0]["precision"], sides[0]["quant"])
               for sides in group_by(rows, lambda row: json.dumps(row["quant"], sort_keys=True))
               if sides[0]["quant"] is not None]  # fmt: skip
@@ -134,13 +133,14 @@ def _page(
         title=title,
         rows=list(zip(rows, variants(rows), strict=True)),
         data=[of_data[0] for of_data in group_by(rows, _data)],
-        settings=[("Recipe", _compared(arms)), ("Quantization", _compared(quants))],
+        settings=[("Recipe", _compared(recipes)), ("Quantization", _compared(quants))],
         metrics=list(dict.fromkeys(text.metric_name(row["metric"]) for row in rows)),
         passport=_passport(records),
         num_runs=len(records),
         notes=text.notes(rows),
         commands=_commands(rows),
         figures=figures,
+        distilled=text.has_distilled(rows),
         text=text,
     )
 
@@ -163,14 +163,24 @@ def _compared(settings: Sequence[tuple[str, Mapping[str, Any]]]) -> _Compared:
     return _Compared(shared, differing, lines if differing else [])
 
 
+def _recipes(rows: Sequence[Row]) -> list[tuple[list[Row], str]]:
+    """The rows of each recipe, with a name for them."""
+    found = []
+    for of_arm in group_by(rows, arm):
+        alike = group_by(of_arm, lambda row: json.dumps(row["recipe"], sort_keys=True))
+        for sides in alike:
+            name = f"{sides[0]['dataset']} {sides[0]['model']}"
+            precisions = dict.fromkeys(text.precision_name(row["precision"]) for row in sides)
+            found.append((sides, name if len(alike) == 1 else f"{name} {', '.join(precisions)}"))
+    return found
+
+
 def _commands(rows: Sequence[Row]) -> list[str]:
     """One a ternary row; a 32-bit row that has such a partner is part of its command."""
-    chosen = [
-        row
-        for sides in families(rows)
-        for row in sides
-        if row["precision"] != "fp32" or len(sides) == 1
-    ]
+    chosen = []
+    for sides in families(rows):
+        ternary = [row for row in sides if not text.is_full(row)]
+        chosen += ternary or sides[-1:]
     return list(dict.fromkeys(row["command"] for row in chosen if "command" in row))
 
 
@@ -195,7 +205,7 @@ def _json(rows: Sequence[Row]) -> str:
     return json.dumps(rows, indent=1, allow_nan=False) + "\n"
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def rows_as_csv(rows: Sequence[Row]) -> str:
     """Numbers of a list are joined by spaces, an unfinished one is nan; nested values are JSON."""
     file = io.StringIO()
     writer = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row))

@@ -1,73 +1,23 @@
-import hashlib
-import json
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bitgnn.data import Task, task
 from bitgnn.experiment.cost import cost
 from bitgnn.experiment.passport import passport
+from bitgnn.experiment.spec import RunSpec
+from bitgnn.experiment.teachers import TeacherRun, load_teacher, save_teacher
 from bitgnn.quant import QuantConfig
-from bitgnn.training import Recipe, build_model, fit
-from bitgnn.training.fit import OnEpoch, model_inputs
-
-# Part of every key. Raise it when a change makes the same configuration give other numbers.
-RESULT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    r"""All that determines the numbers of one run, as plain values.
-
-    Where a run takes place (device, machine, versions) is not part of it, but stands in the
-    passport of its record.
-
-    Args:
-        dataset (str): The canonical name of the data set.
-        split_kind (str): The kind of split.
-        checksum (str): The checksum of the data set.
-        model (str): The name of the model.
-        precision (str): :obj:`"fp32"`, or the measure of the weight scale.
-        quant (dict, optional): The fields of the :class:`~bitgnn.quant.QuantConfig`;
-            :obj:`None` in full precision.
-        recipe (dict): The fields of the :class:`~bitgnn.training.Recipe`.
-        seed (int): The seed of the split, the initial weights and dropout.
-    """
-
-    dataset: str
-    split_kind: str
-    checksum: str
-    model: str
-    precision: str
-    quant: dict[str, Any] | None
-    recipe: dict[str, Any]
-    seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all fields as plain values, fit for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
-        """The inverse of :meth:`to_dict`."""
-        return cls(**values)
-
-    @property
-    def key(self) -> str:
-        """The SHA-256 of all fields, which the result store is keyed by."""
-        values = {**self.to_dict(), "version": RESULT_VERSION}
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def __str__(self) -> str:
-        return f"{self.dataset} {self.model} {self.precision} seed {self.seed}"
+from bitgnn.training import FitResult, Recipe, Teacher, build_model, fit
+from bitgnn.training.fit import OnEpoch
+from bitgnn.training.inputs import model_inputs
 
 
 def execute(
@@ -75,11 +25,13 @@ def execute(
     root: str | Path | None = None,
     device: str | torch.device = "cpu",
     on_epoch: OnEpoch | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
     r"""Trains one model and returns the record of the run, fit for JSON.
 
     The run takes place on one thread and has its own random state, so that it gives the same
-    numbers in any process, whatever ran there before.
+    numbers in any process, whatever ran there before. If it has a teacher whose run is not at
+    hand, that is trained first.
 
     Args:
         spec (RunSpec): What to run.
@@ -87,23 +39,27 @@ def execute(
         device (str or torch.device, optional): Where to train. (default: :obj:`"cpu"`)
         on_epoch (Callable, optional): Called after each epoch with its number and validation
             metric. (default: :obj:`None`)
+        keep (bool, optional): If set to :obj:`True`, the run is kept for others to learn from.
+            (default: :obj:`False`)
 
     Raises:
         ValueError: If the data set found is not the one that :obj:`spec` names by its checksum.
     """
     device = check_device(device)
-    recipe = Recipe.from_dict(spec.recipe)
-    quant = None if spec.quant is None else QuantConfig.from_dict(spec.quant)
     with _isolated(device):
-        t = open_task(spec.dataset, root, spec.split_kind)
-        if t.checksum != spec.checksum:
-            raise ValueError(
-                f"'{spec.dataset}' has checksum {t.checksum[:12]}, but the run is for data with "
-                f"{spec.checksum[:12]}: choose the root that has the same files"
-            )
-        torch.manual_seed(spec.seed)
-        model = build_model(spec.model, t.num_features, t.num_classes, recipe, quant)
-        result = fit(model, t, t.split(spec.seed), recipe, spec.seed, device, on_epoch)
+        t = _open(spec, root)
+        taught_by = spec.teacher_spec()
+        source = None if taught_by is None else _teacher_run(taught_by, t, device)
+        teacher = None if source is None else source.teacher
+        if source is not None and teacher is None:
+            # Who has nobody to learn from is lost with the teacher.
+            model, result = _build(spec, t), FitResult(diverged=True)
+        else:
+            model, result = _train(spec, t, device, on_epoch, teacher)
+        recipe = Recipe.from_dict(spec.recipe)
+        inputs = model_inputs(model.to(device), t, recipe, device)
+        if keep:
+            save_teacher(spec.key, _as_teacher(model, result, inputs))
         return {
             "key": spec.key,
             "spec": spec.to_dict(),
@@ -115,9 +71,62 @@ def execute(
             "curves": result.curves,
             "seconds": round(result.seconds, 3),
             "diverged": result.diverged,
-            "cost": cost(model, *model_inputs(model, t, recipe, device)).to_dict(),
+            "teacher_val": None if source is None else source.val,
+            "teacher_seconds": None if source is None else source.seconds,
+            "cost": cost(model, *inputs).to_dict(),
             "passport": passport(device),
         }
+
+
+def _teacher_run(spec: RunSpec, t: Task, device: torch.device) -> TeacherRun:
+    found = load_teacher(spec.key)
+    if found is None:
+        model, result = _train(spec, t, device)
+        recipe = Recipe.from_dict(spec.recipe)
+        found = _as_teacher(model, result, model_inputs(model, t, recipe, device))
+        save_teacher(spec.key, found)
+    return found
+
+
+def _train(
+    spec: RunSpec,
+    t: Task,
+    device: torch.device,
+    on_epoch: OnEpoch | None = None,
+    teacher: Teacher | None = None,
+) -> tuple[nn.Module, FitResult]:
+    model, recipe = _build(spec, t), Recipe.from_dict(spec.recipe)
+    split = t.split(spec.seed)
+    return model, fit(model, t, split, recipe, spec.seed, device, on_epoch, teacher)
+
+
+def _build(spec: RunSpec, t: Task) -> nn.Module:
+    torch.manual_seed(spec.seed)
+    recipe = Recipe.from_dict(spec.recipe)
+    quant = None if spec.quant is None else QuantConfig.from_dict(spec.quant)
+    return build_model(spec.model, t.num_features, t.num_classes, recipe, quant)
+
+
+@torch.no_grad()
+def _as_teacher(
+    model: nn.Module, result: FitResult, inputs: tuple[torch.Tensor, ...]
+) -> TeacherRun:
+    """What a run leaves to its students: the model of the chosen epoch."""
+    seconds = round(result.seconds, 3)
+    if result.diverged:
+        return TeacherRun(None, _finite(result.val), seconds)
+    teacher = Teacher(model.eval()(*inputs), dict(model.state_dict()))
+    return TeacherRun(teacher, _finite(result.val), seconds)
+
+
+def _open(spec: RunSpec, root: str | Path | None) -> Task:
+    t = open_task(spec.dataset, root, spec.split_kind)
+    if t.checksum != spec.checksum:
+        raise ValueError(
+            f"'{spec.dataset}' has checksum {t.checksum[:12]}, but the run is for data with "
+            f"{spec.checksum[:12]}: choose the root that has the same files"
+        )
+    return t
 
 
 @lru_cache(maxsize=8)

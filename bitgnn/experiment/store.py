@@ -5,7 +5,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -80,15 +80,39 @@ class Store:
         Returns:
             Whether it is new. The first record of a key stays as it is.
         """
-        spec = record["spec"]
-        values = [record["key"], *(spec[name] for name in COLUMNS), _to_json(record)]
-        with self._explained():
-            cursor = self._db.execute(
-                f"INSERT INTO runs (key, {', '.join(COLUMNS)}, record) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-                values,
+        return self.put_all([record]) == 1
+
+    def put_all(self, records: Iterable[dict[str, Any]]) -> int:
+        r"""Stores records, all of them or, if that fails, none; see :meth:`put`.
+
+        Returns:
+            How many are new.
+        """
+        query = (
+            f"INSERT INTO runs (key, {', '.join(COLUMNS)}, record) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+        )
+        with self._explained(), self._transaction("IMMEDIATE"):
+            return sum(
+                self._db.execute(
+                    query,
+                    [
+                        record["key"],
+                        *(record["spec"][name] for name in COLUMNS),
+                        _to_json(record),
+                    ],
+                ).rowcount
+                for record in records
             )
-        return cursor.rowcount == 1
+
+    def mean_seconds(self, dataset: str, model: str) -> dict[str, float]:
+        r"""Returns how long runs of a data set and model took on average, by precision."""
+        query = (
+            "SELECT precision, avg(json_extract(record, '$.seconds')) FROM runs "
+            "WHERE dataset = ? AND model = ? GROUP BY precision"
+        )
+        with self._explained():
+            return dict(self._db.execute(query, (dataset, model)).fetchall())
 
     def records(self, **filters: Any) -> list[dict[str, Any]]:
         r"""Returns the records that match every filter, ordered by configuration, then seed.

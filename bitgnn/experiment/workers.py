@@ -13,13 +13,14 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bitgnn.experiment.run import RunSpec, execute
+from bitgnn.experiment.agenda import Agenda, teacher_key
+from bitgnn.experiment.run import execute
+from bitgnn.experiment.spec import RunSpec
 
 # Errors that a user can mend: told in one line. Others show where they come from.
 USER_ERRORS = (ValueError, TypeError, FileNotFoundError)
@@ -55,6 +56,9 @@ def run_all(
 ) -> Generator[dict[str, Any], None, None]:
     r"""Executes runs and yields their records as they finish.
 
+    A run that is the teacher of another is kept for it. A run whose teacher trains at the moment
+    waits for it, and those after it are started before it.
+
     Args:
         specs (list[RunSpec]): What to run, started in this order.
         root (str, optional): A folder to look for data in first. (default: :obj:`None`)
@@ -75,8 +79,9 @@ def run_all(
         with _Pool(specs, root, device, workers) as pool:
             yield from pool.records(on_epoch)
         return
+    kept = {teacher_key(spec) for spec in specs}
     for spec in specs:
-        message = _attempt(spec, root, device, _bind(on_epoch, spec))
+        message = _attempt(spec, root, device, _bind(on_epoch, spec), spec.key in kept)
         yield _record_of(spec, message)
 
 
@@ -86,7 +91,8 @@ class _Pool:
     def __init__(
         self, specs: Sequence[RunSpec], root: str | Path | None, device: str, workers: int
     ) -> None:
-        self.waiting = deque(specs)
+        self.agenda = Agenda(specs)
+        self.kept = {teacher_key(spec) for spec in specs}
         self.unfinished = len(specs)
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.processes = [_start(root, device) for _ in range(workers)]
@@ -106,12 +112,12 @@ class _Pool:
     def _drive(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdin is not None and process.stdout is not None
         while True:
-            try:
-                spec = self.waiting.popleft()
-            except IndexError:
+            spec = self.agenda.take()
+            if spec is None:
                 return
             try:
-                process.stdin.write(json.dumps(spec.to_dict()) + "\n")
+                run = {"spec": spec.to_dict(), "keep": spec.key in self.kept}
+                process.stdin.write(json.dumps(run) + "\n")
                 process.stdin.flush()
                 for line in process.stdout:
                     message = json.loads(line)
@@ -124,6 +130,8 @@ class _Pool:
                 problem = f"its process ended with status {process.wait()}"
                 self.events.put((spec, {"error": problem}))
                 return
+            finally:
+                self.agenda.done(spec)
 
     def __enter__(self) -> "_Pool":
         return self
@@ -164,10 +172,11 @@ def _attempt(
     root: str | Path | None,
     device: str,
     on_epoch: Callable[[int, float], None] | None,
+    keep: bool,
 ) -> dict[str, Any]:
     """Executes a run; what goes wrong becomes a message that can travel."""
     try:
-        return {"record": execute(spec, root, device, on_epoch)}
+        return {"record": execute(spec, root, device, on_epoch, keep)}
     except USER_ERRORS as error:
         return {"user_error": str(error)}
     except Exception:
@@ -206,9 +215,11 @@ def main() -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
+    def on_epoch(epoch: int, val: float) -> None:
+        answer({"epoch": epoch, "val": val})
+
     threading.Thread(target=read, daemon=True).start()
     while True:
-        spec = RunSpec.from_dict(json.loads(runs.get()))
-        answer(
-            _attempt(spec, root, device, lambda epoch, val: answer({"epoch": epoch, "val": val}))
-        )
+        run = json.loads(runs.get())
+        spec = RunSpec.from_dict(run["spec"])
+        answer(_attempt(spec, root, device, on_epoch, run["keep"]))

@@ -1,6 +1,25 @@
 """The operators on which layers stand; :mod:`bitgnn.kernels.reference` is the oracle."""
 
+from bitgnn.kernels.attention import graph_attention, with_self_loops
 from bitgnn.kernels.blockwise import blockwise_linear, pays_blockwise
+from bitgnn.kernels.dropout import Dropout, dropout
 from bitgnn.kernels.linear import quantized_linear
+from bitgnn.kernels.memo import Fingerprint, Memo
+from bitgnn.kernels.sparse import is_fast, sparse_product, with_values
+from bitgnn.kernels.spmm import spmm
 
-__all__ = ["blockwise_linear", "pays_blockwise", "quantized_linear"]
+__all__ = [
+    "Dropout",
+    "Fingerprint",
+    "Memo",
+    "blockwise_linear",
+    "dropout",
+    "graph_attention",
+    "is_fast",
+    "pays_blockwise",
+    "quantized_linear",
+    "sparse_product",
+    "spmm",
+    "with_self_loops",
+    "with_values",
+]

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bitgnn.kernels.sparse import sparse_product
+
 
 def quantized_linear(
     x: Tensor,
@@ -30,7 +32,7 @@ def quantized_linear(
             used.
         weight (torch.Tensor): The latent weight; only its gradient is used.
         bias (torch.Tensor or None): The bias.
-        x_q (torch.Tensor): The integers of the rows, dense or sparse (COO).
+        x_q (torch.Tensor): The integers of the rows, dense or a sparse matrix.
         x_scale (torch.Tensor): The scale of each row.
         weight_q (torch.Tensor): The integers of the weight.
         weight_scale (torch.Tensor): The scale of the weight.
@@ -63,7 +65,7 @@ class _QuantizedLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x_q, x_scale, weight_q, weight_scale)
         ctx.sparse, ctx.rescale_bias = x_q.layout != torch.strided, rescale_bias
-        out = torch.sparse.mm(x_q, weight_q.t()) if ctx.sparse else F.linear(x_q, weight_q)
+        out = sparse_product(x_q, weight_q.t()) if ctx.sparse else F.linear(x_q, weight_q)
         return rescale_(out, x_scale, weight_scale, bias, rescale_bias)
 
     @staticmethod
@@ -75,7 +77,7 @@ class _QuantizedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             scaled = flat(grad * x_scale)
             if ctx.sparse:
-                grad_weight = torch.sparse.mm(x_q.t(), scaled).t()
+                grad_weight = sparse_product(x_q, scaled, transpose=True).t()
             else:
                 grad_weight = scaled.t() @ flat(x_q)
         if ctx.needs_input_grad[2]:

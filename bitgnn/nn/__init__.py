@@ -2,11 +2,13 @@
 
 from bitgnn.nn.conv import BitGATConv, BitGCNConv, BitSAGEConv, BitSGConv
 from bitgnn.nn.convert import convert, set_strength
+from bitgnn.nn.embedding_bag import BitEmbeddingBag
 from bitgnn.nn.hetero_linear import BitHeteroLinear
 from bitgnn.nn.linear import BitLinear
-from bitgnn.nn.models import BitGAT, BitGCN, BitGraphSAGE, BitMLP, BitSGC
+from bitgnn.nn.models import BitGAT, BitGCN, BitGraphSAGE, BitMLP, BitSGC, BitWideMLP
 
 __all__ = [
+    "BitEmbeddingBag",
     "BitGAT",
     "BitGATConv",
     "BitGCN",
@@ -18,6 +20,7 @@ __all__ = [
     "BitSAGEConv",
     "BitSGC",
     "BitSGConv",
+    "BitWideMLP",
     "convert",
     "set_strength",
 ]

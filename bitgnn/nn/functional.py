@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import blockwise_linear, quantized_linear
+from bitgnn.kernels import blockwise_linear, quantized_linear, sparse_product
 from bitgnn.nn.rows import Deferred, RowQuantizer
 from bitgnn.quant import QuantConfig, quantize_weight, straight_through
 
@@ -60,9 +60,9 @@ def bit_linear(
     operand, x_scale = rows.rescaled(x, strength, training)
     weight_operand, weight_scale = _blended_weight(weight, config, strength, training)
     if bias is not None and config.rescale_bias:
-        out = _product(operand, weight_operand, None)
+        out = linear_product(operand, weight_operand, None)
         return out + (bias * x_scale * weight_scale.view(-1)).to(out.dtype)
-    return _product(operand, weight_operand, bias)
+    return linear_product(operand, weight_operand, bias)
 
 
 def _blended_weight(
@@ -79,8 +79,20 @@ def _autocasts(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    r"""The :func:`torch.nn.functional.linear` that takes sparse features, too.
+
+    Args:
+        x (torch.Tensor): The input features, dense or a sparse matrix.
+        weight (torch.Tensor): The weight.
+        bias (torch.Tensor, optional): The bias. (default: :obj:`None`)
+
+    Shapes:
+        - **x:** :math:`(*, F_{in})`
+        - **weight:** :math:`(F_{out}, F_{in})`
+        - **output:** :math:`(*, F_{out})`
+    """
     if x.layout == torch.strided:
         return F.linear(x, weight, bias)
-    out = torch.sparse.mm(x, weight.t())
+    out = sparse_product(x, weight.t())
     return out if bias is None else out + bias

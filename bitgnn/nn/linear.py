@@ -3,7 +3,7 @@ import torch_geometric.nn
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
-from bitgnn.nn.functional import bit_linear
+from bitgnn.nn.functional import bit_linear, linear_product
 from bitgnn.nn.rows import RowQuantizer
 from bitgnn.quant import Quant, QuantConfig, quantize_weight, resolve_quant
 
@@ -132,7 +132,7 @@ class BitLinear(torch_geometric.nn.Linear):
             x (torch.Tensor): The input features.
         """
         if self.quant is None:
-            return super().forward(x)
+            return linear_product(x, self.weight, self.bias)
         return bit_linear(
             x, self.weight, self.bias, self.quant, self.strength, self.training, self._rows
         )

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import pays_blockwise
+from bitgnn.kernels import pays_blockwise, with_values
 from bitgnn.nn.static import StaticMemo
 from bitgnn.quant import QuantConfig, dequantize_rows, quantize_rows, straight_through
 
@@ -77,8 +77,7 @@ class RowQuantizer:
             return target, scale
         x = self.normalize(x)
         if x.layout != torch.strided:
-            x = x.to_sparse_coo()
-            return (target if strength == 1.0 else x + strength * (target - x)), scale
+            return _blend(x, target, strength), scale
         return straight_through(x, target, strength), scale
 
     def _quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,3 +86,11 @@ class RowQuantizer:
     def _rescale(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x_q, scale = self._quantize(x)
         return dequantize_rows(x_q, scale).to(x.dtype), scale
+
+
+def _blend(x: Tensor, target: Tensor, strength: float) -> Tensor:
+    if target.layout == torch.sparse_csr:
+        # Of the same row and column: quantization changes values only.
+        return with_values(x, torch.lerp(x.values(), target.values(), strength))
+    x = x.to_sparse_coo()
+    return target if strength == 1.0 else x + strength * (target - x)

@@ -1,9 +1,10 @@
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
-from weakref import ref
 
 import torch
 from torch import Tensor
+
+from bitgnn.kernels import Fingerprint
 
 T = TypeVar("T")
 
@@ -21,10 +22,16 @@ class StaticMemo(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._seen: _Fingerprint | None = None
+        self._seen: Fingerprint | None = None
         self._kept: T | None = None
 
-    def __call__(self, x: Tensor, compute: Callable[[Tensor], T], training: bool) -> T:
+    def __call__(
+        self,
+        x: Tensor,
+        compute: Callable[[Tensor], T],
+        training: bool,
+        beside: Tensor | None = None,
+    ) -> T:
         """Returns :obj:`compute(x)`.
 
         Args:
@@ -32,21 +39,32 @@ class StaticMemo(Generic[T]):
             compute (Callable): What depends on the tensor's content alone, and
                 does not hold the tensor itself.
             training (bool): Whether something may be kept.
+            beside (torch.Tensor, optional): A second tensor on whose content
+                the result depends. (default: :obj:`None`)
         """
-        kept = self.kept(x, compute, training)
+        kept = self.kept(x, compute, training, beside)
         return compute(x) if kept is None else kept
 
-    def kept(self, x: Tensor, compute: Callable[[Tensor], T], training: bool) -> T | None:
+    def kept(
+        self,
+        x: Tensor,
+        compute: Callable[[Tensor], T],
+        training: bool,
+        beside: Tensor | None = None,
+    ) -> T | None:
         """Returns :obj:`compute(x)` if the tensor is static, else :obj:`None`.
 
         Args:
             x (torch.Tensor): The tensor.
             compute (Callable): As in :meth:`__call__`.
             training (bool): Whether something may be kept.
+            beside (torch.Tensor, optional): As in :meth:`__call__`.
+                (default: :obj:`None`)
         """
-        if x.requires_grad or torch.compiler.is_compiling() or x.is_inference():
+        tensors = (x,) if beside is None else (x, beside)
+        if torch.compiler.is_compiling() or any(map(_changes, tensors)):
             return None
-        fingerprint = _Fingerprint(x)
+        fingerprint = Fingerprint(*tensors)
         seen_before = fingerprint == self._seen
         if seen_before and self._kept is not None:
             return self._kept
@@ -64,21 +82,6 @@ class StaticMemo(Generic[T]):
         return StaticMemo, ()
 
 
-class _Fingerprint:
-    """Tells whether a tensor is the same memory with the same content as one seen before."""
-
-    def __init__(self, x: Tensor) -> None:
-        sparse = x.layout != torch.strided
-        # A sparse tensor has no memory of its own; the object stands for it.
-        self.memory = ref(x if sparse else x.untyped_storage())
-        self.content: tuple[object, ...] = (x._version, x.dtype, x.shape)
-        if not sparse:
-            self.content += (x.storage_offset(), x.stride())
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _Fingerprint)
-            and self.memory() is not None
-            and self.memory() is other.memory()
-            and self.content == other.content
-        )
+def _changes(x: Tensor) -> bool:
+    # Inference tensors have no version that would tell a change.
+    return x.requires_grad or x.is_inference()

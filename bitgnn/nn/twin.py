@@ -7,14 +7,17 @@ from torch_geometric.nn import HeteroLinear, Linear
 from bitgnn.nn.fused import reads_weights
 from bitgnn.nn.hetero_linear import BitHeteroLinear
 from bitgnn.nn.linear import BitLinear
+from bitgnn.nn.sparse_linear import SparseLinear
 from bitgnn.quant import Quant
 
 # Exactly these types are replaced: a subclass may do more than a linear map. The ternary
-# layers themselves are among them, for where they were built with `quant=None`.
+# layers themselves, and what they hold, are among them, for where they were built with
+# `quant=None`.
 CONVERTIBLE = (
     torch.nn.Linear,
     torch.nn.LazyLinear,
     Linear,
+    SparseLinear,
     HeteroLinear,
     BitLinear,
     BitHeteroLinear,
@@ -46,9 +49,12 @@ def quantize_children(module: Module, quant: Quant) -> None:
     Args:
         module (torch.nn.Module): The module.
         quant (QuantConfig or str, optional): How to quantize; :obj:`None`
-            leaves the module as it is.
+            stays in full precision, but takes sparse features.
     """
     if quant is None:
+        for linear in module.children():
+            if type(linear) is Linear:
+                linear.__class__ = SparseLinear
         return
     twins: dict[Module, Module | None] = {}
     for name, child in list(module._modules.items()):

@@ -21,9 +21,9 @@ def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
 
     Shapes:
         - **x:** :math:`(*, F)`
-        - **outputs:** :math:`\mathbf{x}_q` of :math:`(*, F)`, sparse (COO) if
-          :math:`\mathbf{x}` is, and a dense :math:`s_x` of :math:`(*, 1)`, in
-          at least 32 bits
+        - **outputs:** :math:`\mathbf{x}_q` of :math:`(*, F)`, sparse (COO or
+          CSR) if :math:`\mathbf{x}` is, and a dense :math:`s_x` of
+          :math:`(*, 1)`, in at least 32 bits
     """
     x = x.detach()
     if x.layout != torch.strided:
@@ -55,21 +55,23 @@ def round_rows(x: Tensor, scale: Tensor, config: QuantConfig) -> Tensor:
 
 
 def _quantize_sparse_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
-    x = x.to_sparse_coo().coalesce()
-    row, value = x.indices()[0], x.values()
+    x = x if x.layout == torch.sparse_csr else x.to_sparse_coo().coalesce()
+    value = x.values()
     value = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
     # Entries that are not stored are zeros: they never are the largest.
-    absmax = value.new_zeros(x.size(0)).scatter_reduce_(0, row, value.abs(), "amax")
+    if x.layout == torch.sparse_csr:
+        absmax = torch.segment_reduce(value.abs(), "max", offsets=x.crow_indices(), initial=0)
+    else:
+        row = x.indices()[0]
+        absmax = value.new_zeros(x.size(0)).scatter_reduce_(0, row, value.abs(), "amax")
     scale = _scale(absmax, config)
-    value = round_rows(value, scale[row], config)
-    x_q = torch.sparse_coo_tensor(
-        x.indices(), value, x.shape, is_coalesced=True, check_invariants=False
-    )
-    return x_q, scale.unsqueeze(-1)
+    value = round_rows(value, _of_each_value(scale, x), config)
+    return _with_values(x, value), scale.unsqueeze(-1)
 
 
 def dequantize_rows(x_q: Tensor, scale: Tensor) -> Tensor:
-    r"""Returns :math:`\mathbf{x}_q s_x`, sparse (COO) if :math:`\mathbf{x}_q` is.
+    r"""Returns :math:`\mathbf{x}_q s_x`, sparse (COO or CSR) if
+    :math:`\mathbf{x}_q` is.
 
     Args:
         x_q (torch.Tensor): The integers of the rows.
@@ -82,9 +84,25 @@ def dequantize_rows(x_q: Tensor, scale: Tensor) -> Tensor:
     """
     if x_q.layout == torch.strided:
         return x_q * scale
-    value = x_q.values() * scale[x_q.indices()[0], 0]
+    return _with_values(x_q, x_q.values() * _of_each_value(scale.squeeze(-1), x_q))
+
+
+def _of_each_value(rows: Tensor, x: Tensor) -> Tensor:
+    """Repeats what belongs to the rows of a sparse matrix for each of its values."""
+    if x.layout == torch.sparse_csr:
+        count = x.crow_indices().diff()
+        return torch.repeat_interleave(rows, count, output_size=x.values().numel())
+    return rows[x.indices()[0]]
+
+
+def _with_values(x: Tensor, value: Tensor) -> Tensor:
+    """Returns a sparse matrix with other values at the same places."""
+    if x.layout == torch.sparse_csr:
+        return torch.sparse_csr_tensor(
+            x.crow_indices(), x.col_indices(), value, x.shape, check_invariants=False
+        )
     return torch.sparse_coo_tensor(
-        x_q.indices(), value, x_q.shape, is_coalesced=True, check_invariants=False
+        x.indices(), value, x.shape, is_coalesced=True, check_invariants=False
     )
 
 

@@ -1,21 +1,18 @@
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.data import Data
-from torch_geometric.nn import MLP, GraphSAGE
-from torch_geometric.transforms import NormalizeFeatures
-from torch_geometric.utils import coalesce, to_torch_csr_tensor
 
 from bitgnn.data import Split, Task
 from bitgnn.nn import set_strength
+from bitgnn.training.distill import Objective, Teacher, initialize
+from bitgnn.training.inputs import drop_features, model_inputs
 from bitgnn.training.latent import quantized_layers
-from bitgnn.training.optimizer import build_optimizer
+from bitgnn.training.optimizer import build_optimizer, build_scheduler
 from bitgnn.training.recipe import Recipe
 
 OnEpoch = Callable[[int, float], None]
@@ -57,8 +54,10 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_epoch: OnEpoch | None = None,
+    teacher: Teacher | None = None,
 ) -> FitResult:
-    r"""Trains a model for full-batch node classification with cross-entropy.
+    r"""Trains a model for full-batch node classification with cross-entropy and, if the recipe
+    has a teacher, by distillation.
 
     With :obj:`select="best_val"` the epoch with the best validation metric is
     reported (of equal ones the one with the lowest validation loss, of equal
@@ -79,23 +78,33 @@ def fit(
             (default: :obj:`"cpu"`)
         on_epoch (Callable, optional): Called after each epoch with its number
             and validation metric. (default: :obj:`None`)
+        teacher (Teacher, optional): The finished run to learn from, just where
+            the recipe has a :obj:`teacher`. (default: :obj:`None`)
+
+    Raises:
+        ValueError: If there is a teacher and the recipe has none, or the other
+            way round.
     """
     started = time.perf_counter()
     torch.manual_seed(seed)
     model.to(device)
     x, *graph = model_inputs(model, t, recipe, device)
     y, train, val = (each.to(device) for each in (t.data.y, split.train, split.val))
+    initialize(model, recipe, teacher)
+    objective = Objective(recipe, y, train, teacher)
     optimizer = build_optimizer(model, recipe)
+    scheduler = build_scheduler(optimizer, recipe)
     quantized = bool(quantized_layers(model))
     result, best = FitResult(), _Best()
 
     def step() -> float:
         model.train()
         optimizer.zero_grad()
-        dropped = F.dropout(x, recipe.input_dropout) if recipe.input_dropout else x
-        loss = F.cross_entropy(model(dropped, *graph)[train], y[train])
+        dropped = drop_features(x, recipe.input_dropout)
+        loss = objective(model(dropped, *graph))
         loss.backward()
         optimizer.step()
+        scheduler.step()
         return float(loss.detach())
 
     @torch.no_grad()
@@ -104,9 +113,12 @@ def fit(
         out = model(x, *graph)
         return float(F.cross_entropy(out[val], y[val])), out.cpu()
 
+    strength = 0.0
     for epoch in range(1, recipe.epochs + 1):
-        strength = recipe.schedule(epoch / recipe.epochs)
+        previous, strength = strength, recipe.schedule(epoch / recipe.epochs)
         set_strength(model, strength)
+        if recipe.reset_optimizer and quantized and previous == 0.0 < strength:
+            optimizer.state.clear()
         loss = step()
         val_loss, out = evaluate()
         if not (math.isfinite(loss) and math.isfinite(val_loss) and out.isfinite().all()):
@@ -135,43 +147,6 @@ def fit(
         result.test = result.curves["test"][best.epoch - 1]
     result.seconds = time.perf_counter() - started
     return result
-
-
-def model_inputs(
-    model: nn.Module,
-    t: Task,
-    recipe: Recipe,
-    device: str | torch.device = "cpu",
-) -> tuple[Tensor, ...]:
-    r"""Returns what a model is called with: features and, for a graph network, edges
-    in the form that trains fastest.
-
-    Args:
-        model (torch.nn.Module): The model.
-        t (Task): The data set.
-        recipe (Recipe): The hyper-parameters.
-        device (str or torch.device, optional): Where the tensors go.
-            (default: :obj:`"cpu"`)
-    """
-    x, edge_index = t.data.x, t.data.edge_index
-    if recipe.feature_norm == "row":
-        x = NormalizeFeatures()(Data(x=x)).x
-    if isinstance(model, MLP):
-        return (x.to(device),)
-    if isinstance(model, GraphSAGE):
-        # It aggregates the input features in every step. As a sparse matrix, edges do so without
-        # a message for each of them, which takes a third of the time and gives the same numbers.
-        edge_index = _transposed_matrix(edge_index, t.num_nodes)
-    return x.to(device), edge_index.to(device)
-
-
-def _transposed_matrix(edge_index: Tensor, num_nodes: int) -> Tensor:
-    rows = coalesce(edge_index.flip(0))
-    if rows.size(1) < edge_index.size(1):
-        return edge_index  # A matrix has no place for an edge that occurs twice.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "beta state", "invariants": from torch.
-        return to_torch_csr_tensor(rows, size=num_nodes, is_coalesced=True)
 
 
 @dataclass

@@ -1,4 +1,10 @@
+import math
+from collections.abc import Callable
+from inspect import signature
+
+import torch
 from torch import nn, optim
+from torch.optim.lr_scheduler import LambdaLR
 
 from bitgnn.training.latent import latent_weights
 from bitgnn.training.recipe import Recipe
@@ -26,6 +32,35 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> optim.Optimizer:
                 "params": latent,
                 "lr": recipe.lr if lr is None else lr,
                 "weight_decay": recipe.weight_decay if decay is None else decay,
+                **_kind_of_decay(recipe),
             }
         )
     return OPTIMIZERS[recipe.optimizer]([group for group in groups if group["params"]])
+
+
+def build_scheduler(optimizer: optim.Optimizer, recipe: Recipe) -> LambdaLR:
+    r"""Builds what lowers the learning rates of all groups after each epoch.
+
+    Args:
+        optimizer (torch.optim.Optimizer): The optimizer.
+        recipe (Recipe): The hyper-parameters.
+    """
+    factors: dict[str | None, Callable[[float], float]] = {
+        None: lambda progress: 1.0,
+        "linear": lambda progress: 1.0 - progress,
+        "cosine": lambda progress: (1.0 + math.cos(math.pi * progress)) / 2.0,
+    }
+    factor = factors[recipe.lr_decay]
+    return LambdaLR(optimizer, lambda epoch: factor(min(epoch / recipe.epochs, 1.0)))
+
+
+def _kind_of_decay(recipe: Recipe) -> dict[str, object]:
+    if recipe.latent_optimizer in (None, recipe.optimizer):
+        return {}
+    # Since torch 2.7 AdamW is Adam with a switch that each group has for itself.
+    if "decoupled_weight_decay" not in signature(optim.Adam).parameters:
+        raise ValueError(
+            f"latent_optimizer={recipe.latent_optimizer!r} beside optimizer={recipe.optimizer!r} "
+            f"needs torch 2.7 or newer (this is {torch.__version__}): use one for both"
+        )
+    return {"decoupled_weight_decay": recipe.latent_optimizer == "adamw"}

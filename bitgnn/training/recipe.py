@@ -6,9 +6,25 @@ from bitgnn.quant import StrengthSchedule
 
 ACTIVATIONS = ("relu", "elu", "gelu", "leaky_relu", "silu", "tanh")
 NORMS = ("batch_norm", "layer_norm", None)
-FEATURE_NORMS = ("row", "none")
+FEATURE_NORMS = ("row", "l2", "none")
 OPTIMIZERS = ("adam", "adamw")
+LR_DECAYS = ("linear", "cosine", None)
 SELECTIONS = ("best_val", "last")
+STARTS = ("scratch", "teacher")
+KEPT = ("first", "last", None)
+
+# What only a student has, and what only a ternary layer has.
+TEACHING = ("teacher", "teacher_weight", "temperature", "start")
+QUANTIZED = (
+    "width",
+    "keep",
+    "schedule",
+    "reset_optimizer",
+    "latent_lr",
+    "latent_weight_decay",
+    "latent_optimizer",
+    "latent_gain",
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +37,19 @@ class Recipe:
     Weight decay pulls all of them into the rounding threshold at once and
     destroys ternary graph networks, so that latent weights get none unless
     :obj:`latent_weight_decay` says otherwise. Biases, attention vectors and
-    the whole 32-bit side keep :obj:`weight_decay`.
+    the whole 32-bit side keep :obj:`weight_decay`. What more concerns ternary
+    layers or a teacher has no part in a 32-bit run: see :meth:`plain`.
+
+    With a teacher, a finished 32-bit run with logits
+    :math:`\mathbf{z}^{\prime}`, the loss is that of `"Distilling the Knowledge
+    in a Neural Network" <https://arxiv.org/abs/1503.02531>`_, over *all* nodes
+    of the graph:
+
+    .. math::
+        \mathcal{L} = \mathrm{CE}(\mathbf{z}_{\text{train}}) + w T^2 \,
+        \frac{1}{N} \sum_{i=1}^N \mathrm{KL} \left(
+        \mathrm{softmax}(\mathbf{z}^{\prime}_i / T) \, \| \,
+        \mathrm{softmax}(\mathbf{z}_i / T) \right)
 
     >>> Recipe(lr=0.005).replace(hidden_channels=128).lr
     0.005
@@ -43,17 +71,27 @@ class Recipe:
             :obj:`"batch_norm"`, :obj:`"layer_norm"` or :obj:`None`.
             (default: :obj:`None`)
         feature_norm (str, optional): :obj:`"row"` normalizes features as
-            :class:`torch_geometric.transforms.NormalizeFeatures` does,
-            :obj:`"none"` leaves them. (default: :obj:`"row"`)
+            :class:`torch_geometric.transforms.NormalizeFeatures` does (rows sum
+            to one), :obj:`"l2"` gives rows length one, :obj:`"none"` leaves
+            them. (default: :obj:`"row"`)
         optimizer (str, optional): :obj:`"adam"` or :obj:`"adamw"`.
             (default: :obj:`"adam"`)
         lr (float, optional): The learning rate. (default: :obj:`0.01`)
+        lr_decay (str, optional): How all learning rates fall to 0 over the
+            epochs, :obj:`"linear"`, :obj:`"cosine"` or :obj:`None`.
+            (default: :obj:`None`)
         weight_decay (float, optional): The weight decay.
             (default: :obj:`5e-4`)
         latent_lr (float, optional): The learning rate of latent weights;
             :obj:`None` is :obj:`lr`. (default: :obj:`None`)
         latent_weight_decay (float, optional): The weight decay of latent
             weights; :obj:`None` is :obj:`weight_decay`. (default: :obj:`0.0`)
+        latent_optimizer (str, optional): The kind of weight decay of latent
+            weights, that of :obj:`"adam"` or the decoupled one of
+            :obj:`"adamw"`; :obj:`None` is :obj:`optimizer`.
+            (default: :obj:`None`)
+        latent_gain (float, optional): What initial latent weights are
+            multiplied by. (default: :obj:`1.0`)
         epochs (int, optional): Full-batch epochs at most.
             (default: :obj:`200`)
         patience (int, optional): Stop after so many epochs without a better
@@ -64,6 +102,24 @@ class Recipe:
             (default: :obj:`"best_val"`)
         schedule (StrengthSchedule, optional): The strength of quantization
             over the epochs. (default: fully quantized from the start)
+        reset_optimizer (bool, optional): If set to :obj:`True`, the optimizer
+            forgets its state when the strength rises from 0.
+            (default: :obj:`False`)
+        width (int, optional): What :obj:`hidden_channels` is multiplied by on
+            the ternary side. (default: :obj:`1`)
+        keep (str, optional): The layer of the ternary side that stays in 32
+            bits, :obj:`"first"`, :obj:`"last"` or :obj:`None`.
+            (default: :obj:`None`)
+        teacher (str, optional): The teacher's model, :obj:`"same"` for the
+            student's own: its 32-bit run on the same data, split and seed.
+            (default: :obj:`None`)
+        teacher_weight (float, optional): The weight :math:`w` of the teacher.
+            (default: :obj:`1.0`)
+        temperature (float, optional): The temperature :math:`T`.
+            (default: :obj:`1.0`)
+        start (str, optional): The initial parameters: :obj:`"scratch"` draws
+            them, :obj:`"teacher"` takes the teacher's.
+            (default: :obj:`"scratch"`)
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -79,31 +135,38 @@ class Recipe:
     K: int = 2
     act: str = "relu"
     norm: str | None = None
-    feature_norm: Literal["row", "none"] = "row"
+    feature_norm: Literal["row", "l2", "none"] = "row"
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = 0.01
+    lr_decay: Literal["linear", "cosine"] | None = None
     weight_decay: float = 5e-4
     latent_lr: float | None = None
     latent_weight_decay: float | None = 0.0
+    latent_optimizer: Literal["adam", "adamw"] | None = None
+    latent_gain: float = 1.0
     epochs: int = 200
     patience: int | None = None
     select: Literal["best_val", "last"] = "best_val"
     schedule: StrengthSchedule = field(default_factory=StrengthSchedule)
+    reset_optimizer: bool = False
+    width: int = 1
+    keep: Literal["first", "last"] | None = None
+    teacher: str | None = None
+    teacher_weight: float = 1.0
+    temperature: float = 1.0
+    start: Literal["scratch", "teacher"] = "scratch"
 
     def __post_init__(self) -> None:
-        for name in ("hidden_channels", "num_layers", "heads", "K", "epochs"):
+        for name in ("hidden_channels", "num_layers", "heads", "K", "epochs", "width"):
             self._check_count(name)
         if self.patience is not None:
             self._check_count("patience")
-            if self.select == "last":
-                raise ValueError(
-                    "'patience' waits for a better validation metric, which select='last' ignores: "
-                    "use select='best_val' or patience=None"
-                )
         for name in ("dropout", "input_dropout", "attention_dropout"):
             self._check_number(name, "in [0, 1)", lambda value: 0 <= value < 1)
-        self._check_number("lr", "above 0", lambda value: value > 0)
-        self._check_number("weight_decay", "at least 0", lambda value: value >= 0)
+        for name in ("lr", "latent_gain", "temperature"):
+            self._check_number(name, "above 0", lambda value: value > 0)
+        for name in ("weight_decay", "teacher_weight"):
+            self._check_number(name, "at least 0", lambda value: value >= 0)
         if self.latent_lr is not None:
             self._check_number("latent_lr", "above 0", lambda value: value > 0)
         if self.latent_weight_decay is not None:
@@ -112,9 +175,50 @@ class Recipe:
         self._check_choice("norm", NORMS)
         self._check_choice("feature_norm", FEATURE_NORMS)
         self._check_choice("optimizer", OPTIMIZERS)
+        self._check_choice("latent_optimizer", (*OPTIMIZERS, None))
+        self._check_choice("lr_decay", LR_DECAYS)
         self._check_choice("select", SELECTIONS)
+        self._check_choice("start", STARTS)
+        self._check_choice("keep", KEPT)
         if not isinstance(self.schedule, StrengthSchedule):
             raise TypeError(f"'schedule' must be a StrengthSchedule (got {self.schedule!r})")
+        if not isinstance(self.reset_optimizer, bool):
+            raise TypeError(f"'reset_optimizer' must be True or False (got {self.reset_optimizer})")
+        if self.teacher is not None and not isinstance(self.teacher, str):
+            raise TypeError(
+                f"'teacher' must be 'same', the name of a model or None (got {self.teacher!r})"
+            )
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.patience is not None and self.select == "last":
+            raise ValueError(
+                "'patience' waits for a better validation metric, which select='last' ignores: "
+                "use select='best_val' or patience=None"
+            )
+        if self.reset_optimizer and self.schedule(1 / self.epochs) > 0:
+            raise ValueError(
+                "'reset_optimizer' waits for the strength to rise from 0, where this schedule "
+                "never is: use one that starts later, such as step:0.5, or reset_optimizer=False"
+            )
+        if self.teacher is None:
+            for name in TEACHING[1:]:
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(
+                        f"'{name}={getattr(self, name)}' needs a teacher: set teacher='same' or "
+                        f"to the name of a model, or leave '{name}' at {getattr(type(self), name)}"
+                    )
+        elif self.start == "scratch":
+            if self.teacher_weight == 0:
+                raise ValueError(
+                    "With teacher_weight=0 and start='scratch' the teacher has no part: raise the "
+                    "weight, or use start='teacher' or teacher=None"
+                )
+        elif self.teacher != "same" or self.width != 1:
+            raise ValueError(
+                "start='teacher' copies parameters, which needs teacher='same' and width=1 "
+                f"(got teacher={self.teacher!r} and width={self.width}): use start='scratch'"
+            )
 
     def _check_count(self, name: str) -> None:
         value = getattr(self, name)
@@ -143,6 +247,15 @@ class Recipe:
         self._check_names(changes)
         return replace(self, **changes)
 
+    def plain(self) -> "Recipe":
+        """Returns the recipe of the 32-bit run that this one is compared with: without what
+        concerns only ternary layers or a teacher, so that one run serves all such recipes."""
+        return self.replace(**_defaults(*QUANTIZED, *TEACHING))
+
+    def distilled(self) -> "Recipe":
+        """Returns the recipe of the 32-bit run with the same teacher: :meth:`plain`, but taught."""
+        return self.replace(**_defaults(*QUANTIZED))
+
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields as plain values, fit for JSON."""
         return asdict(self)
@@ -162,3 +275,8 @@ class Recipe:
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"A recipe has no field {unknown[0]!r}; it has {', '.join(known)}")
+
+
+def _defaults(*names: str) -> dict[str, Any]:
+    neutral = Recipe()
+    return {name: getattr(neutral, name) for name in names}

@@ -1,6 +1,7 @@
 import torch
 
 import bitgnn
+from bitgnn.experiment.format import memory
 
 
 def test_info(cli, monkeypatch, tmp_path):
@@ -15,3 +16,11 @@ def test_info(cli, monkeypatch, tmp_path):
     assert "cpu" in lines["devices"]
     assert lines["data"].endswith(f"{tmp_path / 'absent'} (not there yet)")
     assert lines["store"].endswith("bitgnn-results.sqlite")
+
+
+def test_size_of_the_teachers(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("BITGNN_CACHE", str(tmp_path))
+    assert "0 in the cache, 0 B" in cli("info").out
+    cli("train --dataset Digits --model mlp --recipe distill --set epochs=1")
+    [file] = (tmp_path / "teachers").iterdir()
+    assert f"1 in the cache, {memory(file.stat().st_size)}" in cli("info").out

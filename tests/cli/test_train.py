@@ -26,3 +26,14 @@ def test_quant(cli):
 def test_divergence_is_said_aloud(cli):
     line = "train --dataset Digits --model mlp --precision fp32 --set lr=1e30 epochs=20"
     assert "Diverged after epoch" in cli(line).out
+
+
+def test_recipe_of_parts(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("BITGNN_CACHE", str(tmp_path / "cache"))
+    line = "train --dataset Digits --model mlp --recipe distill+channel+wide2 --set epochs=2"
+    found = cli(f"{line} --json run.json")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["spec"]["quant"]["granularity"] == "channel"
+    assert record["spec"]["recipe"]["width"] == 2
+    assert record["teacher_val"] > 0
+    assert "(32-bit: 37.5 KiB)" in found.out

@@ -14,7 +14,7 @@ from bitgnn.data.checksum import (
 
 
 def test_known_files():
-    assert len(KNOWN) == 3 * 8 + 12 + 2
+    assert len(KNOWN) == 3 * 8 + 12 + 2 + 2 * 5
     assert all(len(digest) == 64 and int(digest, 16) for digest in KNOWN.values())
     assert KNOWN["Planetoid/Cora/raw/ind.cora.x"].startswith("23cfa55d")
     assert "WebKB/texas/raw/texas_split_0.6_0.2_9.npz" in KNOWN

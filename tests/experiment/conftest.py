@@ -13,7 +13,8 @@ MODELS = {  # accuracy of the 32-bit side on Cora, weights
     "mlp": (58.1, 92231),
 }
 DATASETS = {"Cora": 0.0, "CiteSeer": -10.5, "PubMed": -2.5}
-PENALTY = {"fp32": 0.0, "absmean": 0.7, "absmedian": 0.5}
+PENALTY = {"fp32": 0.0, "fp32-distilled": -0.4, "absmean": 0.7, "absmedian": 0.5, "absmax": 0.9}
+TEACHING = ("teacher", "teacher_weight", "temperature", "start")
 
 
 def _curve(start, end, epochs, noise, rng):
@@ -31,7 +32,10 @@ def make_record(
     rng = np.random.default_rng([seed, zlib.crc32(f"{dataset} {model} {precision}".encode())])
     test = round(base + common.normal(0, 0.6) - PENALTY[precision] + rng.normal(0, 0.35), 2)
     epochs = int(epochs - rng.integers(0, epochs // 4))
-    ternary = precision != "fp32"
+    ternary = precision not in ("fp32", "fp32-distilled")
+    if precision == "fp32":
+        recipe = {name: value for name, value in recipe.items() if name not in TEACHING}
+    taught_by = {"model": recipe.get("teacher"), "recipe": {"lr": 0.01}}
     quant = {"weight_bits": 1.58, "weight_measure": precision, "activation_bits": 8}
     spec = {
         "dataset": dataset,
@@ -52,6 +56,7 @@ def make_record(
             **recipe,
         },
         "seed": seed,
+        "teacher": taught_by if recipe.get("teacher") else None,
     }
     curves = {
         "loss": _curve(1.95, 0.35 + 0.1 * ternary, epochs, 0.02, rng),
@@ -94,7 +99,7 @@ def make_record(
 def make_records(
     datasets=("Cora",),
     models=("gcn",),
-    precisions=tuple(PENALTY),
+    precisions=("fp32", "absmean", "absmedian"),
     seeds=range(10),
     diverged=(),
     **kw,

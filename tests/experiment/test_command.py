@@ -9,6 +9,7 @@ from bitgnn.experiment.command import (
     format_seeds,
     parse_quant,
     parse_seeds,
+    recipe_name,
 )
 from bitgnn.training import recipe_for
 
@@ -80,6 +81,7 @@ def make_row(**changes):
         "seeds": [0, 1, 2],
         "quant": QuantConfig().to_dict(),
         "recipe": recipe_for("gcn", "Cora").to_dict(),
+        "teacher": None,
     }
     return {**row, **changes}
 
@@ -98,8 +100,7 @@ def test_command_tells_what_was_changed():
     quant = QuantConfig(granularity="channel").to_dict()
     assert command(make_row(recipe=recipe, quant=quant, seeds=[4, 9])) == (
         "bitgnn compare --dataset Cora --model gcn --split public --seeds 4,9 "
-        "--precision fp32 absmean --set lr=0.1 schedule=linear:0.0:0.5 "
-        "--quant b158 granularity=channel"
+        "--precision fp32 absmean --recipe channel --set lr=0.1 schedule=linear:0.0:0.5"
     )
 
 
@@ -107,3 +108,48 @@ def test_command_of_the_papers_protocol():
     recipe = recipe_for("gcn", "Cora", "paper").to_dict()
     quant = QuantConfig.preset("reloaded").to_dict()
     assert command(make_row(recipe=recipe, quant=quant)).endswith("--recipe paper --quant reloaded")
+
+
+def test_command_of_parts():
+    name = "continual+distill+wide2"
+    recipe = recipe_for("gcn", "Cora", name).replace(temperature=2.0)
+    quant = QuantConfig(granularity="channel", activation_bits=4).to_dict()
+    row = make_row(recipe=recipe.to_dict(), quant=quant, teacher={"model": "gcn", "recipe": {}})
+    assert command(row).partition(" --precision ")[2] == (
+        "fp32 fp32-distilled absmean --recipe continual+distill+channel+wide2 "
+        "--set temperature=2.0 --quant activation_bits=4"
+    )
+    distilled = {**row, "precision": "fp32-distilled", "quant": None,
+                 "recipe": recipe.distilled().to_dict()}  # fmt: skip
+    assert command(distilled).partition(" --precision ")[2] == (
+        "fp32 fp32-distilled --recipe distill --set temperature=2.0"
+    )
+    full = {**row, "precision": "fp32", "quant": None, "teacher": None,
+            "recipe": recipe.plain().to_dict()}  # fmt: skip
+    assert command(full).endswith("--precision fp32")
+    names = [recipe_name(each) for each in (row, distilled, full)]
+    assert names == [
+        "continual+distill+channel+wide2 temperature=2.0 activation_bits=4",
+        "distill temperature=2.0",
+        "default",
+    ]
+
+
+def test_name_of_a_recipe_leaves_out_what_both_sides_share():
+    recipe = recipe_for("gcn", "Cora", "continual").replace(lr=0.1, latent_lr=0.2)
+    assert recipe_name(make_row(recipe=recipe.to_dict())) == "continual latent_lr=0.2"
+    assert recipe_name(make_row()) == "default"
+
+
+def test_row_of_a_recipe_with_fewer_fields():
+    row = make_row(recipe={"lr": 0.01, "epochs": 200})
+    assert command(row) == command(make_row())
+
+
+def test_quant_of_a_recipe():
+    channel = QuantConfig(granularity="channel")
+    assert parse_quant([], channel) == channel
+    assert parse_quant(["activation_bits=4"], channel) == channel.replace(activation_bits=4)
+    assert parse_quant(["b158"], channel) == QuantConfig()
+    for quant in (channel, QuantConfig(), QuantConfig.preset("reloaded", granularity="channel")):
+        assert parse_quant(format_quant(quant, "absmean", channel), channel) == quant

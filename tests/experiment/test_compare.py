@@ -1,11 +1,13 @@
 import json
+import shutil
 
 import pytest
 
 from bitgnn import QuantConfig
-from bitgnn.experiment import Store, compare
+from bitgnn.experiment import RunSpec, Store, compare
 from bitgnn.experiment.compare import build_specs, stored_comparison
-from bitgnn.training import Recipe
+from bitgnn.experiment.teachers import teachers_dir
+from bitgnn.training import Recipe, recipe_for
 
 FAST = {"settings": {"epochs": 3}, "progress": False, "workers": 1}
 
@@ -57,6 +59,25 @@ def test_each_run_is_stored_as_it_finishes(tmp_path, monkeypatch):
         assert {record["key"] for record in store.records()} == {spec.key for spec in done}
 
 
+def test_teachers_come_before_their_students(tmp_path, monkeypatch):
+    from bitgnn.experiment import workers
+
+    monkeypatch.setenv("BITGNN_CACHE", str(tmp_path / "cache"))
+    executed, execute = [], workers.execute
+    monkeypatch.setattr(
+        workers, "execute", lambda spec, *args: executed.append(spec) or execute(spec, *args)
+    )
+    changes = {**FAST, "settings": {"teacher": "mlp", "epochs": 2}}
+    compare("Digits", ["gcn", "mlp"], 2, precision=("fp32", "absmean"), store=tmp_path / "s",
+            **changes)  # fmt: skip
+    assert [(spec.seed, spec.model, spec.precision) for spec in executed] == [
+        (seed, model, precision)
+        for seed in (0, 1)
+        for precision in ("fp32", "absmean")
+        for model in ("gcn", "mlp")
+    ]
+
+
 def test_open_store_stays_open(tmp_path):
     with Store(tmp_path / "s") as store:
         compare("Digits", "mlp", 1, precision="fp32", store=store, **FAST)
@@ -80,6 +101,44 @@ def test_recipe_and_quant_of_ones_own():
     assert specs[0].quant == quant.replace(weight_measure="absmedian").to_dict()
 
 
+def test_parts_change_recipe_and_quantization():
+    specs = build_specs("Digits", "gcn", 1, "distill+channel+wide2", ["fp32", "absmean"])
+    full, ternary = specs
+    assert full.quant is full.teacher is None
+    assert (full.recipe["width"], full.recipe["teacher"]) == (1, None)
+    assert (ternary.recipe["width"], ternary.recipe["teacher"]) == (2, "same")
+    assert ternary.quant == QuantConfig(granularity="channel").to_dict()
+    mine = QuantConfig(activation_bits=4)
+    [ternary] = build_specs("Digits", "gcn", 1, "distill+channel", "absmean", quant=mine)
+    assert ternary.quant == mine.to_dict()
+
+
+def test_one_32_bit_run_serves_all_recipes_and_their_students():
+    [full] = build_specs("Digits", "gcn", 1, precision="fp32")
+    for name in ("continual", "distill", "decoupled+channel", "wide4"):
+        sides = {spec.precision: spec for spec in build_specs("Digits", "gcn", 1, name)}
+        assert sides["fp32"] == full
+        assert sides["absmean"].teacher_spec() == (full if name == "distill" else None)
+        assert ("fp32-distilled" in sides) == (name == "distill")
+    distilled = {
+        build_specs("Digits", "gcn", 1, name, "fp32-distilled")[0].key
+        for name in ("distill", "distill+continual+channel+wide2")
+    }
+    assert len(distilled) == 1
+
+
+def test_teacher_of_another_model_has_its_own_recipe():
+    settings = {"teacher": "gat", "lr": 0.3}
+    [spec] = build_specs("Digits", "gcn", 1, precision="absmean", settings=settings)
+    assert spec.teacher == {"model": "gat", "recipe": recipe_for("gat", "Digits").to_dict()}
+    [own] = build_specs("Digits", "gat", 1, precision="absmean", settings=settings)
+    [same] = build_specs(
+        "Digits", "gat", 1, precision="absmean", settings={**settings, "teacher": "same"}
+    )
+    assert own == same
+    assert own.teacher == {"model": "gat", "recipe": {**own.recipe, "teacher": None}}
+
+
 def test_names_that_occur_twice_run_once():
     assert len(build_specs(["Digits", "digits"], ["gcn", "gcn"], 2, precision="fp32")) == 2
 
@@ -90,10 +149,21 @@ def test_names_that_occur_twice_run_once():
         ({"dataset": "Atlantis"}, "no data set 'Atlantis'"),
         ({"dataset": []}, "'dataset' must name at least one dataset"),
         ({"model": "gin"}, "No model is called 'gin'"),
-        ({"precision": "int1"}, "No precision is called 'int1'; there are fp32, absmean"),
+        (
+            {"precision": "int1"},
+            "No precision is called 'int1'; there are fp32, fp32-distilled, absmean",
+        ),
         ({"seeds": 0}, "'seeds' must be at least one"),
         ({"recipe": "best"}, "No recipe is called 'best'"),
         ({"settings": {"lr": -1}}, "'lr' must be above 0"),
+        (
+            {"recipe": "distil"},
+            "No recipe is called 'distil'; there are default, paper and the parts",
+        ),
+        ({"recipe": "wide2+wide4"}, "wide2 and wide4 both set 'width'"),
+        ({"settings": {"teacher": "gin"}}, "No model is called 'gin'"),
+        ({"settings": {"temperature": 2.0}}, "'temperature=2.0' needs a teacher"),
+        ({"precision": "fp32-distilled"}, "32-bit with a teacher, which the recipe lacks: use"),
         ({"quant": "b2"}, "No preset is called 'b2'"),
         ({"quant": None}, "'quant' says how the ternary side quantizes"),
         ({"split": "full"}, "'Digits' has no split 'full'"),
@@ -134,3 +204,56 @@ def test_cora(tmp_path, data_root):
     assert full["mean"] > 78.0
     assert ternary["mean"] > 76.0
     assert ternary["split"] == "public"
+
+
+def test_distill_on_cora(tmp_path, data_root, monkeypatch):
+    r"""The 32-bit run, its students, and both differences; whoever trains the teacher."""
+    from bitgnn.experiment import workers
+
+    def run(store, **kwargs):
+        return compare(
+            "Cora", "gcn", 2, "distill", store=tmp_path / store, root=data_root, progress=False,
+            settings={"epochs": 15}, **kwargs,
+        )  # fmt: skip
+
+    monkeypatch.setenv("BITGNN_CACHE", str(tmp_path / "cache"))
+    executed, execute = [], workers.execute
+    monkeypatch.setattr(
+        workers, "execute", lambda spec, *args: executed.append(spec) or execute(spec, *args)
+    )
+    first = run("first", workers=1)
+    assert [(spec.seed, spec.precision) for spec in executed] == [
+        (seed, precision)
+        for seed in (0, 1)
+        for precision in ("fp32", "fp32-distilled", "absmean", "absmedian")
+    ]
+    assert len(list(teachers_dir().iterdir())) == 2  # left by the two 32-bit runs
+    full, distilled, *ternary = first.rows
+    assert [row["precision"] for row in first.rows] == [
+        "fp32", "fp32-distilled", "absmean", "absmedian"
+    ]  # fmt: skip
+    assert full["diff_distilled_mean"] is distilled["diff_distilled_mean"] is None
+    assert distilled["diff_mean"] == pytest.approx(distilled["mean"] - full["mean"])
+    for row in ternary:
+        assert row["diff_mean"] == pytest.approx(row["mean"] - full["mean"])
+        assert row["diff_distilled_mean"] == pytest.approx(row["mean"] - distilled["mean"])
+        assert row["diff_distilled_low"] < row["diff_distilled_high"]
+        assert row["recipe_name"] == "distill"
+    seconds = {r["key"]: r["seconds"] for r in first.records}
+    for record in first.records:
+        if record["spec"]["teacher"]:
+            teacher = RunSpec.from_dict(record["spec"]).teacher_spec()
+            assert record["teacher_seconds"] == seconds[teacher.key]
+
+    again = run("first", workers=1)
+    assert again.num_trained == 0
+    assert again.rows == first.rows
+
+    # A store without the 32-bit runs, and a cold cache: students train their teachers.
+    shutil.rmtree(teachers_dir())
+    cold = run("cold", workers=2, precision=["fp32-distilled", "absmean"])
+    assert cold.num_trained == 4
+    assert [row["accuracies"] for row in cold.rows] == [
+        row["accuracies"] for row in (distilled, ternary[0])
+    ]
+    assert [row["diff_mean"] for row in cold.rows] == [None, None]

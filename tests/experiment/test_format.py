@@ -1,9 +1,11 @@
 import pytest
 
 from bitgnn.experiment.format import (
+    TO_DISTILLED,
     count,
     difference,
     excludes_zero,
+    has_distilled,
     interval,
     mean_sd,
     memory,
@@ -73,8 +75,21 @@ def test_cells():
     assert [share(value) for value in (0.314, 0.0, 1.0, None)] == ["31 %", "0 %", "100 %", "–"]
 
 
+def test_difference_to_distilled():
+    row = {"precision": "absmean", "diff_mean": None, "diff_distilled_mean": 0.5,
+           "diff_distilled_low": 0.25, "diff_distilled_high": 0.75}  # fmt: skip
+    assert difference(row, TO_DISTILLED) == "+0.50 [+0.25, +0.75]"
+    assert excludes_zero(row, TO_DISTILLED)
+    assert not excludes_zero(row)
+    nothing = {**row, "diff_distilled_mean": None, "diff_distilled_low": None}
+    assert difference(nothing, TO_DISTILLED) == ""  # Few rows have one: none is missing.
+    assert has_distilled([nothing, row])
+    assert not has_distilled([nothing])
+
+
 def test_names():
     assert precision_name("fp32") == "32-bit"
+    assert precision_name("fp32-distilled") == "32-bit distilled"
     assert precision_name("absmean") == "absmean"
     assert [metric_name(name) for name in ("accuracy", "rocauc", "f1")] == [
         "accuracy", "ROC AUC", "f1",
@@ -89,6 +104,12 @@ def test_notes(records):
         "Cora gcn absmean: seed 1 of 4 diverged; the mean is over the other 3.",
         "Cora gcn absmean: the difference is over 2 seeds, finished on both sides.",
         "Cora gcn absmedian: the difference is over 3 seeds, finished on both sides.",
+    ]
+    taught = records(seeds=range(3), precisions=("fp32", "fp32-distilled", "absmean"),
+                     diverged=[("fp32-distilled", 2)], teacher="same")  # fmt: skip
+    assert notes(rows_from_records(taught)) == [
+        "Cora gcn 32-bit distilled: seed 2 of 3 diverged; the mean is over the other 2.",
+        "Cora gcn absmean: the difference to distilled is over 2 seeds, finished on both sides.",
     ]
     assert notes(rows_from_records(records(seeds=[0], precisions=["fp32", "absmean"]))) == [
         "Cora gcn absmean: one pair of runs gives no interval."

@@ -175,3 +175,17 @@ def test_a_precision_has_one_style():
 def test_pyplot_keeps_no_figure(records):
     paired_figure(rows_from_records(records(seeds=[0])))
     assert pyplot.get_fignums() == []
+
+
+def test_distilled_row_has_a_panel_and_a_second_difference(records):
+    given = records(precisions=("fp32", "fp32-distilled", "absmean"), teacher="same")
+    rows = rows_from_records(given)
+    figure = paired_figure(rows)
+    assert [ax.get_title().count("\n") for ax in figure.axes] == [0, 1]
+    assert [[tick.get_text() for tick in ax.get_xticklabels()] for ax in figure.axes] == [
+        ["32-bit", "32-bit distilled"], ["32-bit", "absmean"]
+    ]  # fmt: skip
+    difference = f"{rows[2]['diff_distilled_mean']:+.2f}".replace("-", "−")
+    assert f"to distilled {difference} [" in figure.axes[1].get_title()
+    colors = [style(precision)[0] for precision in ("fp32", "fp32-distilled", "absmean", "absmax")]
+    assert len(set(colors)) == 4

@@ -148,3 +148,35 @@ def test_errors(results, tmp_path):
         write_report(results, tmp_path / "file")
     with pytest.raises(ValueError, match="no rows"):
         write_report(SimpleNamespace(rows=[], records=[]), tmp_path)
+
+
+def test_teachers_and_recipes(records, tmp_path):
+    given = records(
+        seeds=range(3), precisions=("fp32", "fp32-distilled", "absmean"), teacher="same"
+    )
+    given += records(seeds=range(3), precisions=["absmean"], width=2)
+    rows = rows_from_records(given)
+    for row in rows:
+        row["command"] = f"bitgnn compare --precision {row['precision']} {row['recipe']}"
+    path = write_report(SimpleNamespace(rows=rows, records=given), tmp_path)
+    page = Page(path.read_text())
+    distilled = rows[2]
+    assert "Difference to distilled" in page.text
+    assert f"{distilled['diff_distilled_mean']:+.2f}".replace("-", "−") in page.text
+    assert "Cora gcn 32-bit distilled, absmean" in page.text  # one recipe, that of both
+    # The commands of the two ternary rows give the 32-bit rows as well.
+    assert page.text.count("bitgnn compare --precision absmean") == 2
+    assert "bitgnn compare --precision fp32" not in page.text
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    assert {"cora-gcn-paired.png", "cora-gcn-paired-2.png"} <= set(links)
+
+
+def test_without_teachers_there_is_no_second_difference(results, tmp_path):
+    assert "distilled" not in Page(write_report(results, tmp_path).read_text()).text
+
+
+def test_records_without_curves(records, tmp_path):
+    given = [{**record, "curves": {}} for record in records(seeds=range(2))]
+    path = write_report(SimpleNamespace(rows=rows_from_records(given), records=given), tmp_path)
+    assert "training" not in Page(path.read_text()).text
+    assert not list(tmp_path.glob("*curves*"))

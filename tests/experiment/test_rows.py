@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from bitgnn.experiment.rows import (
+    arm_labels,
     families,
     flatten,
+    own_labels,
     precision_order,
     rows_from_records,
     runs_of,
@@ -38,7 +40,8 @@ def test_rows_keep_the_contract_of_the_json_file(records):
     promised = {
         "dataset", "model", "precision", "accuracies", "mean", "sd", "diff_mean", "diff_low",
         "diff_high", "weight_bytes", "weight_bytes_fp32", "zeros", "int_ops", "float_ops", "seeds",
-        "metric", "split", "diverged",
+        "metric", "split", "diverged", "diff_distilled_mean", "diff_distilled_low",
+        "diff_distilled_high", "recipe", "quant", "teacher",
     }  # fmt: skip
     for row in rows_from_records(records(seeds=[0, 1])):
         assert promised <= row.keys()
@@ -124,6 +127,64 @@ def test_a_row_without_32_bit_partner_has_no_difference(records):
     assert row["pairs"] == 0
 
 
+DISTILL = {"teacher": "same", "teacher_weight": 20.0}
+
+
+def test_32_bit_row_is_shared_by_recipes_that_concern_only_the_ternary_side(records):
+    changes = [{}, {"width": 2}, {"schedule": {"kind": "step", "start": 0.5, "end": 0.5}}]
+    given = records(precisions=["fp32"], seeds=range(3))
+    for change in changes:
+        given += records(precisions=["absmean", "absmedian"], seeds=range(3), **change)
+    rows = rows_from_records(given)
+    assert [row["precision"] for row in rows] == ["fp32", *["absmean"] * 3, *["absmedian"] * 3]
+    for row in rows[1:]:
+        assert row["diff_mean"] == pytest.approx(row["mean"] - rows[0]["mean"])
+    # In each precision the recipes have the same order.
+    assert [row["recipe"] for row in rows[1:4]] == [row["recipe"] for row in rows[4:]]
+    assert arm_labels(rows) == [""] * 7
+    assert own_labels(rows)[:3] == [
+        "",
+        "schedule.kind=constant, schedule.start=0.0, schedule.end=1.0, width=1",
+        "schedule.kind=constant, schedule.start=0.0, schedule.end=1.0, width=2",
+    ]
+
+
+def test_rows_with_a_teacher_are_paired_with_32_bit_of_the_same_teacher(records):
+    precisions = ("fp32", "fp32-distilled", "absmean")
+    given = records(precisions=precisions, seeds=range(4), **DISTILL)
+    given += records(precisions=["fp32-distilled"], seeds=range(4), teacher="gat")
+    given += records(precisions=["absmean"], seeds=range(4), width=2, **DISTILL)
+    given += records(precisions=["absmean"], seeds=range(4))
+    rows = rows_from_records(given)
+    full, distilled, gat, *ternary = rows
+    assert gat["recipe"]["teacher"] == "gat"
+    assert gat["diff_distilled_mean"] is distilled["diff_distilled_mean"] is None
+    for row in ternary[:2]:
+        assert row["diff_distilled_mean"] == pytest.approx(row["mean"] - distilled["mean"])
+        assert row["diff_distilled_low"] < row["diff_distilled_mean"] < row["diff_distilled_high"]
+        assert row["diff_mean"] == pytest.approx(row["mean"] - full["mean"])
+    assert ternary[2]["diff_distilled_mean"] is None
+    families_of = [[rows.index(row) for row in sides] for sides in families(rows)]
+    assert families_of == [[0, 1, 3], [0, 1, 4], [0, 5], [0, 2]]
+
+
+def test_older_records_lack_fields_and_stand_with_the_others(records):
+    older = records(precisions=["fp32"])
+    newer = records(precisions=["absmean"], lr_decay=None, temperature=1.0)
+    full, ternary = rows_from_records(older + newer)
+    assert ternary["diff_mean"] == pytest.approx(ternary["mean"] - full["mean"])
+
+
+def test_names_of_recipes_tell_rows_apart(records):
+    given = records(precisions=["fp32"]) + records(precisions=["absmean"])
+    rows = rows_from_records(given + records(precisions=["absmean"], width=2))
+    for row, name in zip(rows, ("default", "default", "wide2"), strict=True):
+        row["recipe_name"] = name
+    assert own_labels(rows) == ["", "default", "wide2"]
+    rows[2]["recipe_name"] = "default"  # does not tell
+    assert own_labels(rows) == ["", "width=1", "width=2"]
+
+
 def test_families_and_their_runs(records):
     given = records(seeds=range(2))
     four_bit = records(seeds=range(2), precisions=["absmean"])
@@ -139,8 +200,10 @@ def test_families_and_their_runs(records):
 
 
 def test_precision_order():
-    names = ["absmax", "absmedian", "fp32", "absmean"]
-    assert sorted(names, key=precision_order) == ["fp32", "absmean", "absmedian", "absmax"]
+    names = ["absmax", "absmedian", "fp32-distilled", "fp32", "absmean"]
+    assert sorted(names, key=precision_order) == [
+        "fp32", "fp32-distilled", "absmean", "absmedian", "absmax"
+    ]  # fmt: skip
 
 
 def test_flatten():

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,47 +8,27 @@ import torch
 from bitgnn import QuantConfig
 from bitgnn.experiment import RunSpec, execute
 from bitgnn.experiment.run import check_device, open_task
+from bitgnn.experiment.teachers import load_teacher, teachers_dir
 from bitgnn.training import recipe_for
 
 
 def make_spec(model="gcn", precision="absmean", seed=0, **changes):
     t = open_task("Digits")
-    quant = None if precision == "fp32" else QuantConfig(weight_measure=precision).to_dict()
-    recipe = recipe_for(model, "Digits").replace(**{"epochs": 4, **changes}).to_dict()
-    return RunSpec("Digits", "random", t.checksum, model, precision, quant, recipe, seed)
+    full = precision.startswith("fp32")
+    quant = None if full else QuantConfig(weight_measure=precision).to_dict()
+    recipe = recipe_for(model, "Digits").replace(**{"epochs": 4, **changes})
+    teacher = {"model": model, "recipe": recipe.plain().to_dict()} if recipe.teacher else None
+    fields = recipe.to_dict()
+    return RunSpec("Digits", "random", t.checksum, model, precision, quant, fields, seed, teacher)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("BITGNN_CACHE", str(tmp_path / "cache"))
 
 
 def numbers(record):
-    return {k: v for k, v in record.items() if k not in ("seconds", "passport")}
-
-
-def test_key_is_the_same_everywhere():
-    spec = RunSpec("Cora", "public", "00", "gcn", "fp32", None, {"b": 1.0, "a": None}, 3)
-    assert spec.key == "87791b01cc9ff7ac62438f8afa56b31e2d4211e69b791eb6b8dbb71158a38f88"
-    assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))).key == spec.key
-    assert replace(spec, recipe={"a": None, "b": 1.0}).key == spec.key
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"dataset": "CiteSeer"},
-        {"split_kind": "full"},
-        {"checksum": "01"},
-        {"model": "gat"},
-        {"precision": "absmean"},
-        {"quant": {}},
-        {"recipe": {"lr": 0.2}},
-        {"seed": 4},
-    ],
-)
-def test_key_depends_on_every_field(change):
-    spec = RunSpec("Cora", "public", "00", "gcn", "fp32", None, {"lr": 0.1}, 3)
-    assert replace(spec, **change).key != spec.key
-
-
-def test_spec_as_text():
-    assert str(make_spec(seed=7)) == "Digits gcn absmean seed 7"
+    return {k: v for k, v in record.items() if k not in ("seconds", "teacher_seconds", "passport")}
 
 
 def test_record():
@@ -62,6 +43,57 @@ def test_record():
     assert 0 < record["cost"]["zeros"] < 1
     assert record["passport"]["threads"] == 1
     assert not record["diverged"]
+    assert record["teacher_val"] is record["teacher_seconds"] is None
+
+
+STUDENT = {"teacher": "same", "teacher_weight": 20.0}
+
+
+@pytest.mark.parametrize("precision", ["fp32-distilled", "absmean"])
+@pytest.mark.parametrize("changes", [STUDENT, {**STUDENT, "start": "teacher"}])
+def test_student_is_the_same_whoever_trained_its_teacher(precision, changes, cache):
+    spec = make_spec(precision=precision, **changes)
+    teacher = spec.teacher_spec()
+    cold = execute(spec)  # Trains the teacher itself,
+    assert load_teacher(teacher.key) is not None
+    warm = execute(spec)  # finds it,
+    shutil.rmtree(teachers_dir())
+    record = execute(teacher, keep=True)  # or has been left it.
+    left = execute(spec)
+    assert numbers(cold) == numbers(warm) == numbers(left)
+    assert cold["teacher_val"] == record["val"]
+    assert left["teacher_seconds"] == record["seconds"]
+    untaught = execute(make_spec(precision="fp32" if "fp32" in precision else precision))
+    assert untaught["curves"] != cold["curves"]
+
+
+def test_what_a_teacher_leaves_is_its_chosen_epoch(cache):
+    spec = make_spec("mlp", "fp32", epochs=30)
+    record = execute(spec, keep=True)
+    logits = load_teacher(spec.key).teacher.logits
+    t = open_task("Digits")
+    assert t.evaluate(logits, t.split(0).test) == record["test"]
+    assert t.evaluate(logits, t.split(0).val) == record["val"]
+
+
+def test_nothing_is_kept_unasked(cache):
+    execute(make_spec("mlp", "fp32"))
+    assert not teachers_dir().exists()
+
+
+def test_teacher_of_another_model(cache):
+    spec = make_spec("gcn", teacher="mlp")
+    teacher = {"model": "mlp", "recipe": recipe_for("mlp", "Digits").replace(epochs=5).to_dict()}
+    record = execute(replace(spec, teacher=teacher))
+    assert record["teacher_val"] == execute(make_spec("mlp", "fp32", epochs=5))["val"]
+
+
+def test_student_is_lost_with_its_teacher(cache):
+    changes = {"lr": 1e30, "epochs": 50, "teacher": "same"}
+    record = execute(make_spec("mlp", **changes))
+    assert execute(make_spec("mlp", "fp32", lr=1e30, epochs=50))["diverged"]
+    assert record["diverged"]
+    assert (record["epochs"], record["curves"]["loss"], record["test"]) == (0, [], None)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "absmedian"])

@@ -249,3 +249,28 @@ def test_default_path(tmp_path, monkeypatch):
     assert default_path() == tmp_path / "named.sqlite"
     monkeypatch.delenv("BITGNN_STORE")
     assert str(default_path()) == "bitgnn-results.sqlite"
+
+
+def test_put_all_stores_all_or_none(tmp_path, records):
+    given = records(precisions=["fp32"], seeds=range(3))
+    with Store(tmp_path / "s") as store:
+        assert store.put_all(given[:1]) == 1
+        broken = {key: value for key, value in given[2].items() if key != "spec"}
+        with pytest.raises(KeyError):
+            store.put_all([given[1], broken])
+        assert len(store) == 1
+        assert store.put_all(given) == 2
+        assert store.put_all([]) == 0
+        assert [record["spec"]["seed"] for record in store.records()] == [0, 1, 2]
+
+
+def test_mean_seconds(tmp_path, records):
+    given = records(models=["gcn", "mlp"], seeds=range(2))
+    for record in given:
+        record["seconds"] = 1.5 + record["spec"]["seed"]
+    with Store(tmp_path / "s") as store:
+        store.put_all(given)
+        assert store.mean_seconds("Cora", "gcn") == dict.fromkeys(
+            ("fp32", "absmean", "absmedian"), 2.0
+        )
+        assert store.mean_seconds("Cora", "gat") == {}

@@ -121,3 +121,57 @@ def test_metric(rows):
     for row in rows:
         row["metric"] = "rocauc"
     assert "ROC AUC, %" in render(rows)
+
+
+DISTILL = {"teacher": "same", "teacher_weight": 20.0}
+
+
+@pytest.fixture
+def several(records):
+    r"""Two recipes, one of which has a teacher."""
+    given = records(precisions=("fp32", "fp32-distilled", "absmean"), **DISTILL)
+    rows = rows_from_records(given + records(precisions=["absmean"], width=2))
+    for row, name in zip(rows, ("default", "distill", "distill+channel", "wide2"), strict=True):
+        row["recipe_name"] = name
+    return rows
+
+
+def test_difference_to_the_distilled_row(several):
+    text = render(several, width=120)
+    assert "to distilled" in text
+    assert "32-bit distilled: 32-bit with the same teacher." in text
+    lines = [line for line in text.splitlines() if "KiB" in line]
+    assert len(lines) == 4
+    assert [line.count("[") for line in lines] == [0, 1, 2, 1]
+    assert f"{several[2]['diff_distilled_mean']:+.2f}".replace("-", "−") in lines[2]
+
+
+def test_recipes_of_one_block_have_names(several):
+    text = render(several, width=120)
+    assert text.count("Cora  ") == 1
+    lines = [line.split() for line in text.splitlines() if "KiB" in line]
+    assert lines[1][:2] == ["32-bit", "distilled"]
+    assert lines[2][:2] == ["absmean", "distill+channel"]
+    assert lines[3][0] == "wide2"  # The precision stands above.
+
+
+@pytest.mark.parametrize("width", [120, 100, 80, 60])
+def test_nothing_is_cut_off(several, width):
+    text = render(several, width)
+    assert max(map(len, text.splitlines())) <= width
+    flat = "".join("".join(line.split()) for line in text.splitlines())
+    assert "…" not in flat
+    if width >= 80:  # Words stay whole.
+        for row in several:
+            assert f"{row['mean']:.2f}" in text
+            assert text.count("KiB") == 4
+            for to in ("diff", "diff_distilled"):
+                if row[f"{to}_mean"] is not None:
+                    assert f"{row[f'{to}_mean']:+.2f}".replace("-", "−") in text
+
+
+def test_without_teachers_and_recipes_the_table_is_as_narrow_as_before(records):
+    text = render(rows_from_records(records()))
+    assert "distilled" not in text
+    assert text.splitlines()[2].split() == ["accuracy,", "%", "to", "32-bit", "Weights", "Zeros",
+                                            "ops", "ops"]  # fmt: skip

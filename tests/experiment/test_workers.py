@@ -7,6 +7,7 @@ import pytest
 from bitgnn import QuantConfig
 from bitgnn.experiment import RunSpec
 from bitgnn.experiment.run import open_task
+from bitgnn.experiment.teachers import teachers_dir
 from bitgnn.experiment.workers import RunError, default_workers, run_all
 from bitgnn.training import recipe_for
 
@@ -23,7 +24,8 @@ def make_specs(count=4, model="mlp", **changes):
 
 def numbers(records):
     kept = sorted(records, key=lambda record: record["spec"]["seed"])
-    return [{k: v for k, v in r.items() if k not in ("seconds", "passport")} for r in kept]
+    skipped = ("seconds", "teacher_seconds", "passport")
+    return [{k: v for k, v in r.items() if k not in skipped} for r in kept]
 
 
 def test_number_of_workers_changes_no_number():
@@ -39,6 +41,31 @@ def test_number_of_workers_changes_no_number():
     assert [(seed, epoch) for seed, epoch, _ in seen[1][1]] == [
         (seed, epoch) for seed in range(4) for epoch in (1, 2, 3)
     ]
+
+
+def test_students_are_the_same_on_any_number_of_workers(monkeypatch, tmp_path):
+    plain = recipe_for("mlp", "Digits").replace(epochs=3).to_dict()
+    students = [
+        replace(spec, precision=precision, teacher={"model": "mlp", "recipe": plain})
+        for spec in make_specs(teacher="same", teacher_weight=20.0)
+        for precision in ("absmean", "absmedian")
+    ]
+    full = [student.teacher_spec() for student in students[::2]]
+    seen = {}
+    for workers in (1, 2):
+        monkeypatch.setenv("BITGNN_CACHE", str(tmp_path / str(workers)))
+        records = list(run_all(full + students, workers=workers))
+        seen[workers] = sorted(numbers(records), key=lambda record: record["key"])
+        # Each teacher was trained once: in the run that is stored.
+        seconds = {record["key"]: record["seconds"] for record in records}
+        assert [record["teacher_seconds"] for record in records if record["spec"]["teacher"]] == [
+            seconds[RunSpec.from_dict(record["spec"]).teacher_spec().key]
+            for record in records if record["spec"]["teacher"]
+        ]  # fmt: skip
+        kept = {path.stem for path in teachers_dir().iterdir()}
+        assert kept == {spec.key for spec in full}
+    assert seen[1] == seen[2]
+    assert len(seen[1]) == 12
 
 
 def test_nothing_to_run_starts_nothing(monkeypatch):

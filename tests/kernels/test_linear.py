@@ -6,6 +6,10 @@ from hypothesis import strategies as st
 
 from bitgnn.kernels import quantized_linear, reference
 
+layouts = pytest.mark.parametrize(
+    "layout", [torch.strided, torch.sparse_coo, torch.sparse_csr], ids=["dense", "coo", "csr"]
+)
+
 
 class Operands:
     """Random integers and scales, and the tensors that get their gradients."""
@@ -19,8 +23,8 @@ class Operands:
         self.weight = torch.randn(out_channels, shape[-1], dtype=dtype, requires_grad=True)
         self.bias = torch.randn(out_channels, dtype=dtype, requires_grad=True) if bias else None
 
-    def kernel(self, rescale_bias=False, sparse=False):
-        x_q = self.x_q.to_sparse() if sparse else self.x_q
+    def kernel(self, rescale_bias=False, layout=torch.strided):
+        x_q = self.x_q if layout == torch.strided else self.x_q.to_sparse(layout=layout)
         scales = x_q, self.x_scale, self.weight_q, self.weight_scale
         return quantized_linear(self.x, self.weight, self.bias, *scales, rescale_bias)
 
@@ -50,14 +54,14 @@ def assert_close(actual, expected):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@layouts
 @pytest.mark.parametrize("rescale_bias", [False, True], ids=["after", "before"])
 @pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
 @pytest.mark.parametrize("channel", [False, True], ids=["tensor", "channel"])
-def test_quantized_linear_equals_the_reference(channel, bias, rescale_bias, sparse):
+def test_quantized_linear_equals_the_reference(channel, bias, rescale_bias, layout):
     torch.manual_seed(12345)
     operands = Operands(bias=bias, channel=channel)
-    out = operands.kernel(rescale_bias, sparse)
+    out = operands.kernel(rescale_bias, layout)
     assert_close([out], [operands.reference(rescale_bias)])
     grad = torch.randn_like(out)
     expected = operands.expected_gradients(grad, rescale_bias)
@@ -90,15 +94,15 @@ def test_quantized_linear_of_one_row(rescale_bias):
     assert_close(operands.gradients(out, grad), operands.expected_gradients(grad, rescale_bias))
 
 
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@layouts
 @pytest.mark.parametrize("in_channels", [5000, 100_000])
-def test_integer_part_is_exact(in_channels, sparse):
+def test_integer_part_is_exact(in_channels, layout):
     torch.manual_seed(12345)
     operands = Operands((3, in_channels), 4, bias=False, dtype=torch.float32)
     operands.x_q[0], operands.weight_q[0] = 127.0, 1.0  # The largest sum there can be.
     operands.x_scale = torch.ones(3, 1)
     operands.weight_scale = torch.ones(())
-    out = operands.kernel(sparse=sparse)
+    out = operands.kernel(layout=layout)
     assert torch.equal(out.long(), operands.x_q.long() @ operands.weight_q.long().t())
     assert torch.equal(out, operands.reference())
     assert out[0, 0] == 127 * in_channels

@@ -103,10 +103,20 @@ def test_sparse_rows_equal_dense_rows(layout, preset):
     assert torch.equal(rows.rescaled(sparse)[0].to_dense(), rows.rescaled(x)[0])
 
 
+@layouts
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_strength_of_sparse_rows(strength, layout):
+    torch.manual_seed(12345)
+    x = torch.randn(4, 8).relu()
+    out, _ = RowQuantizer(b158).rescaled(x.to_sparse(layout=layout), strength)
+    assert out.layout == layout
+    assert_close(out.to_dense(), RowQuantizer(b158).rescaled(x, strength)[0])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_rescaled_rows_keep_their_dtype(dtype):
     x = torch.randn(4, 8).to(dtype)
-    for form in (x, x.clone().requires_grad_(), x.to_sparse()):
+    for form in (x, x.clone().requires_grad_(), x.to_sparse(), x.to_sparse_csr()):
         out, scale = RowQuantizer(b158).rescaled(form)
         assert out.dtype == dtype
         assert scale.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)

@@ -204,3 +204,33 @@ def test_copies_start_afresh(duplicate, compute):
     assert other is not memo
     assert train(other, x, compute) == 4
     assert train(memo, x, compute) == 4
+
+
+@features
+def test_what_lies_beside_counts_too(x, compute):
+    memo, beside = StaticMemo(), torch.ones(2)
+    for _ in range(4):
+        memo(x, compute, True, beside)
+    assert compute.calls == 2
+    beside.add_(1)
+    for _ in range(4):
+        memo(x, compute, True, beside)
+    assert compute.calls == 4
+    for _ in range(3):
+        memo(x, compute, True, torch.ones(2))
+    assert compute.calls == 7
+
+
+def test_nothing_is_kept_beside_a_tensor_that_needs_a_gradient(compute):
+    memo, beside = StaticMemo(), torch.ones(2, requires_grad=True)
+    for _ in range(4):
+        memo(torch.ones(3), compute, True, beside)
+    assert compute.calls == 4
+
+
+def test_csr_alias_hits(compute):
+    x = torch.randn(4, 3).to_sparse_csr()
+    memo = StaticMemo()
+    for _ in range(5):
+        memo(x.detach(), compute, True)
+    assert compute.calls == 2

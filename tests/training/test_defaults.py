@@ -29,6 +29,13 @@ def test_the_papers_protocol():
     assert (recipe.hidden_channels, recipe.K, recipe.feature_norm) == (32, 2, "none")
 
 
+def test_parts_change_the_recipe_of_the_model():
+    recipe = recipe_for("gat", "Texas", "distill+wide2")
+    changed = {"teacher": None, "teacher_weight": 1.0, "width": 1}
+    assert recipe.replace(**changed) == recipe_for("gat", "Texas")
+    assert (recipe.teacher, recipe.width) == ("same", 2)
+
+
 def test_data_set_in_any_case():
     assert recipe_for("gcn", "digits") == recipe_for("gcn", "Digits") != recipe_for("gcn", "Cora")
 
@@ -38,7 +45,7 @@ def test_data_set_in_any_case():
     [
         (("gin", "Cora"), "No model is called 'gin'; there are gcn, sage"),
         (("gcn", "Atlantis"), "no data set 'Atlantis'"),
-        (("gcn", "Cora", "best"), "No recipe is called 'best'; there are default, paper"),
+        (("gcn", "Cora", "best"), "No recipe is called 'best'; there are default, paper and"),
     ],
 )
 def test_unknown_name(names, match):

@@ -1,11 +1,11 @@
 import copy
+from importlib import import_module
 
 import pytest
 import torch
-from torch_geometric.transforms import NormalizeFeatures
 
 from bitgnn import StrengthSchedule
-from bitgnn.training import Recipe, build_model, fit
+from bitgnn.training import Recipe, Teacher, build_model, fit
 from bitgnn.training.fit import model_inputs
 
 FAST = Recipe(hidden_channels=16, epochs=30, dropout=0.2, lr=0.02)
@@ -88,6 +88,68 @@ def test_strength_follows_the_schedule(tiny):
     assert strengths == [0.5, 1.0, 1.0, 1.0]
 
 
+def test_optimizer_starts_afresh_at_the_switch(tiny, monkeypatch):
+    r"""Steps that each parameter has seen, after each epoch."""
+    module = import_module("bitgnn.training.fit")  # The package has the function by this name.
+    build, built = module.build_optimizer, []
+    monkeypatch.setattr(
+        module, "build_optimizer", lambda *args: built.append(build(*args)) or built[-1]
+    )
+
+    def steps(reset):
+        seen = []
+        schedule = StrengthSchedule("linear", 0.5, 1.0)
+        recipe = FAST.replace(epochs=6, schedule=schedule, reset_optimizer=reset)
+        run(tiny, recipe, on_epoch=lambda *_: seen.append(
+            {int(state["step"]) for state in built[-1].state.values()}
+        ))  # fmt: skip
+        return seen
+
+    # Strengths 0, 0, 0, 1/3, 2/3, 1: the switch is in the fourth epoch alone.
+    assert steps(reset=False) == [{1}, {2}, {3}, {4}, {5}, {6}]
+    assert steps(reset=True) == [{1}, {2}, {3}, {1}, {2}, {3}]
+
+
+def test_full_precision_has_no_switch(tiny):
+    schedule = StrengthSchedule("step", 0.5)
+    recipes = [FAST.replace(schedule=schedule, reset_optimizer=reset) for reset in (False, True)]
+    first, second = (run(tiny, recipe, quant=None)[1].curves for recipe in recipes)
+    assert first == second
+
+
+def test_student_learns_what_its_teacher_says(tiny):
+    r"""A teacher of other classes than the true ones is followed where it has the last word."""
+    wrong = (tiny.data.y + 1) % 3
+    teacher = Teacher(10.0 * torch.eye(3)[wrong], {})
+    recipe = FAST.replace(epochs=60, dropout=0.0, teacher="gat", teacher_weight=20.0, select="last")
+    model, result = run(tiny, recipe, teacher=teacher)
+    out = model.eval()(*model_inputs(model, tiny, recipe))
+    assert float((out.argmax(dim=-1) == wrong).float().mean()) > 0.9
+    assert result.val < 20.0
+
+
+def test_start_from_the_teacher(tiny):
+    teacher_model, taught = run(tiny, quant=None)
+    teacher = Teacher(torch.zeros(60, 3), teacher_model.state_dict())
+    recipe = FAST.replace(teacher="same", teacher_weight=0.0, start="teacher", lr=1e-12)
+    model, result = run(tiny, recipe, quant=None, teacher=teacher)
+    assert set(result.curves["val"]) == {taught.val}
+    for mine, theirs in zip(model.parameters(), teacher_model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_learning_rate_falls(tiny):
+    model, _ = run(tiny, FAST.replace(epochs=40, lr_decay="linear", select="last"))
+    other, _ = run(tiny, FAST.replace(epochs=40, select="last"))
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    assert not any(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+def test_recipe_with_a_teacher_asks_for_it(tiny):
+    with pytest.raises(ValueError, match="teacher='same', but none was given"):
+        run(tiny, FAST.replace(teacher="same"))
+
+
 def test_divergence_ends_the_run(tiny):
     _, result = run(tiny, FAST.replace(lr=1e30), quant=None)
     assert result.diverged
@@ -133,30 +195,6 @@ def test_on_epoch(tiny):
     calls = []
     _, result = run(tiny, on_epoch=lambda epoch, val: calls.append((epoch, val)))
     assert calls == list(enumerate(result.curves["val"], start=1))
-
-
-def test_feature_norm(tiny):
-    model = build_model("gcn", 16, 3, FAST)
-    x, edge_index = model_inputs(model, tiny, FAST)
-    assert torch.equal(x, NormalizeFeatures()(copy.copy(tiny.data)).x)
-    assert torch.equal(edge_index, tiny.data.edge_index)
-    x, _ = model_inputs(model, tiny, FAST.replace(feature_norm="none"))
-    assert x is tiny.data.x
-
-
-def test_sage_aggregates_by_a_matrix_to_the_same_end(tiny):
-    directed = torch.tensor([[0, 4], [7, 9]])
-    tiny.data.edge_index = torch.cat([tiny.data.edge_index, directed], dim=1)
-    model = build_model("sage", 16, 3, FAST).eval()
-    x, adj_t = model_inputs(model, tiny, FAST)
-    assert adj_t.layout == torch.sparse_csr
-    torch.testing.assert_close(model(x, adj_t), model(x, tiny.data.edge_index))
-
-
-def test_edges_that_occur_twice_stay_edges(tiny):
-    tiny.data.edge_index = torch.cat([tiny.data.edge_index, tiny.data.edge_index[:, :1]], dim=1)
-    _, edge_index = model_inputs(build_model("sage", 16, 3, FAST), tiny, FAST)
-    assert torch.equal(edge_index, tiny.data.edge_index)
 
 
 @pytest.mark.gpu

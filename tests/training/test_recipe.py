@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 
 from bitgnn import StrengthSchedule
 from bitgnn.training import Recipe
+from bitgnn.training.recipe import QUANTIZED, TEACHING
 
 recipes = st.builds(
     Recipe,
@@ -17,10 +19,22 @@ recipes = st.builds(
     epochs=st.integers(1, 1000),
     patience=st.none() | st.integers(1, 100),
     schedule=st.builds(StrengthSchedule, st.sampled_from(["constant", "linear", "cosine"])),
+    lr_decay=st.sampled_from([None, "linear", "cosine"]),
+    latent_gain=st.floats(0.1, 10),
+    latent_optimizer=st.sampled_from([None, "adam", "adamw"]),
+    width=st.integers(1, 4),
+    keep=st.sampled_from([None, "first", "last"]),
+)
+students = st.builds(
+    Recipe.replace,
+    recipes,
+    teacher=st.sampled_from(["same", "gat"]),
+    teacher_weight=st.floats(0.1, 100),
+    temperature=st.floats(0.1, 10),
 )
 
 
-@given(recipes)
+@given(recipes | students)
 def test_recipe_json_round_trip(recipe):
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
@@ -54,8 +68,16 @@ def test_latent_weights_do_not_decay_by_default():
         ("latent_weight_decay", float("inf"), "'latent_weight_decay' must be at least 0"),
         ("act", "sine", "'act' must be one of 'relu'.*got 'sine'"),
         ("norm", "pair_norm", "'norm' must be one of 'batch_norm', 'layer_norm', None"),
-        ("feature_norm", None, "'feature_norm' must be one of 'row', 'none'"),
+        ("feature_norm", None, "'feature_norm' must be one of 'row', 'l2', 'none'"),
         ("optimizer", "sgd", "'optimizer' must be one of 'adam', 'adamw'"),
+        ("latent_optimizer", "sgd", "'latent_optimizer' must be one of 'adam', 'adamw', None"),
+        ("latent_gain", 0.0, "'latent_gain' must be above 0"),
+        ("lr_decay", "step", "'lr_decay' must be one of 'linear', 'cosine', None"),
+        ("width", 0, "'width' must be at least 1"),
+        ("keep", "middle", "'keep' must be one of 'first', 'last', None .got 'middle'"),
+        ("teacher_weight", -1.0, "'teacher_weight' must be at least 0"),
+        ("temperature", 0.0, "'temperature' must be above 0"),
+        ("start", "zero", "'start' must be one of 'scratch', 'teacher'"),
         ("select", "best_test", "'select' must be one of 'best_val', 'last'"),
     ],
 )
@@ -66,11 +88,66 @@ def test_value_that_is_not_allowed(field, value, match):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 10.5), ("K", True), ("lr", "fast"), ("dropout", True), ("schedule", "linear")],
+    [
+        ("epochs", 10.5),
+        ("K", True),
+        ("lr", "fast"),
+        ("dropout", True),
+        ("schedule", "linear"),
+        ("width", 1.5),
+        ("teacher", True),
+        ("reset_optimizer", 1),
+    ],
 )
 def test_wrong_type(field, value):
     with pytest.raises(TypeError, match=f"'{field}' must be"):
         Recipe(**{field: value})
+
+
+@given(recipes | students)
+def test_plain_recipe_has_nothing_of_ternary_layers_or_teachers(recipe):
+    shared = ("hidden_channels", "dropout", "norm", "lr", "lr_decay", "epochs", "patience")
+    kept = {name: getattr(recipe, name) for name in shared}
+    assert recipe.plain() == Recipe(**kept)
+    teaching = ("teacher", "teacher_weight", "temperature", "start")
+    assert recipe.distilled() == Recipe(**kept, **{n: getattr(recipe, n) for n in teaching})
+    assert recipe.plain().plain() == recipe.distilled().plain() == recipe.plain()
+
+
+def test_every_field_is_shared_or_not():
+    r"""A new field must be put where it belongs: this list is what both sides share."""
+    names = {each.name for each in fields(Recipe)}
+    assert names - {*QUANTIZED, *TEACHING} == {
+        "hidden_channels", "num_layers", "dropout", "input_dropout", "heads", "attention_dropout",
+        "K", "act", "norm", "feature_norm", "optimizer", "lr", "lr_decay", "weight_decay",
+        "epochs", "patience", "select",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"teacher_weight": 2.0}, r"'teacher_weight=2.0' needs a teacher: set teacher='same'"),
+        ({"temperature": 4}, "'temperature=4.0' needs a teacher: .* leave 'temperature' at 1.0"),
+        ({"start": "teacher"}, "'start=teacher' needs a teacher"),
+        ({"teacher": "same", "teacher_weight": 0}, "the teacher has no part: raise the weight"),
+        ({"teacher": "gat", "start": "teacher"}, r"copies parameters.*got teacher='gat' and width"),
+        ({"teacher": "same", "start": "teacher", "width": 2}, "needs teacher='same' and width=1"),
+        ({"reset_optimizer": True}, "this schedule never is: use one that starts later"),
+        (
+            {"reset_optimizer": True, "schedule": StrengthSchedule("linear", 0.0, 0.5)},
+            "waits for the strength to rise from 0",
+        ),
+    ],
+)
+def test_fields_that_contradict(changes, match):
+    with pytest.raises(ValueError, match=match):
+        Recipe(**changes)
+
+
+def test_continual_from_a_finished_run_needs_no_distillation():
+    recipe = Recipe(teacher="same", start="teacher", teacher_weight=0)
+    assert recipe.distilled() == recipe
 
 
 def test_patience_contradicts_the_last_epoch():

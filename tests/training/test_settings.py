@@ -38,7 +38,13 @@ def test_bounds_of_a_schedule_may_be_left_out(text, schedule):
         norm=st.sampled_from([None, "layer_norm"]),
         patience=st.none() | st.integers(1, 99),
         feature_norm=st.sampled_from(["row", "none"]),
-        schedule=st.builds(StrengthSchedule, st.just("linear"), st.floats(0, 0.5)),
+        schedule=st.builds(StrengthSchedule, st.just("linear"), st.floats(0.1, 0.5)),
+        reset_optimizer=st.booleans(),
+        lr_decay=st.sampled_from([None, "cosine"]),
+        latent_optimizer=st.sampled_from([None, "adamw"]),
+        width=st.integers(1, 4),
+        teacher=st.sampled_from(["same", "gat"]),
+        teacher_weight=st.floats(0.1, 50),
     )
 )
 def test_round_trip(recipe):

@@ -1,7 +1,10 @@
 from typing import Any
 
+from torch import Tensor
 from torch_geometric.nn import GCNConv, MessagePassing
+from torch_geometric.typing import Adj
 
+from bitgnn.kernels import spmm
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
@@ -54,3 +57,6 @@ class BitGCNConv(GCNConv):
         super().__init__(in_channels, out_channels, *args, **kwargs)
         self.quant = resolve_quant(quant)
         quantize_children(self, self.quant)
+
+    def message_and_aggregate(self, adj_t: Adj, x: Tensor) -> Tensor:
+        return spmm(adj_t, x, reduce=self.aggr)

@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing, SAGEConv
-from torch_geometric.typing import Adj, OptPairTensor, Size
+from torch_geometric.typing import Adj, OptPairTensor, Size, SparseTensor
 
+from bitgnn.kernels import spmm
 from bitgnn.nn.linear import BitLinear
 from bitgnn.nn.rows import RowQuantizer
+from bitgnn.nn.static import StaticMemo
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
@@ -59,8 +61,9 @@ class BitSAGEConv(SAGEConv):
     ) -> None:
         super().__init__(in_channels, out_channels, *args, **kwargs)
         self.quant = resolve_quant(quant)
+        quantize_children(self, self.quant)
+        self._aggregates: StaticMemo[Tensor] = StaticMemo()
         if self.quant is not None:
-            quantize_children(self, self.quant)
             self._rows_l, self._rows_r = RowQuantizer(self.quant), RowQuantizer(self.quant)
             if self.root_weight:
                 # What reaches `lin_r` has been quantized already.
@@ -96,6 +99,20 @@ class BitSAGEConv(SAGEConv):
             out = F.normalize(out, p=2.0, dim=-1)
 
         return out
+
+    def message_and_aggregate(self, adj_t: Adj, x: OptPairTensor) -> Tensor:
+        if isinstance(adj_t, SparseTensor):
+            adj_t = adj_t.set_value(None, layout=None)
+        elif not torch.jit.is_scripting():
+            return self._aggregate(adj_t, x[0])
+        return spmm(adj_t, x[0], reduce=self.aggr)
+
+    @torch.jit.unused
+    def _aggregate(self, adj_t: Tensor, x: Tensor) -> Tensor:
+        # In full-batch training, what the first layer aggregates never changes.
+        return self._aggregates(
+            x, lambda x: spmm(adj_t, x, reduce=self.aggr), self.training, beside=adj_t
+        )
 
     @torch.jit.unused
     def _quantize(self, x: OptPairTensor) -> OptPairTensor:

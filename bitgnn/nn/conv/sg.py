@@ -1,7 +1,10 @@
 from typing import Any
 
+from torch import Tensor
 from torch_geometric.nn import MessagePassing, SGConv
+from torch_geometric.typing import Adj
 
+from bitgnn.kernels import spmm
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
@@ -51,3 +54,6 @@ class BitSGConv(SGConv):
         super().__init__(in_channels, out_channels, *args, **kwargs)
         self.quant = resolve_quant(quant)
         quantize_children(self, self.quant)
+
+    def message_and_aggregate(self, adj_t: Adj, x: Tensor) -> Tensor:
+        return spmm(adj_t, x, reduce=self.aggr)

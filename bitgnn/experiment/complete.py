@@ -1,0 +1,52 @@
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from bitgnn.experiment.estimate import announce
+from bitgnn.experiment.progress import Progress
+from bitgnn.experiment.spec import RunSpec
+from bitgnn.experiment.store import Store
+from bitgnn.experiment.workers import default_workers, run_all
+
+
+def complete(
+    specs: Sequence[RunSpec],
+    store: Store,
+    root: str | Path | None = None,
+    device: str = "cpu",
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    r"""Trains the runs that a store lacks, each stored as it finishes, and returns the records of
+    all of them, in the order of the runs.
+
+    Args:
+        specs (list[RunSpec]): The runs, each once.
+        store (Store): The result store.
+        root (str, optional): A folder to look for data in first. (default: :obj:`None`)
+        device (str, optional): Where to train. (default: :obj:`"cpu"`)
+        workers (int, optional): The number of processes, which changes no number. (default: one
+            a core, on a GPU one)
+        progress (bool, optional): Whether to say how long it will take, and to show progress, on
+            standard error. (default: :obj:`True`)
+    """
+    records = {spec.key: store.get(spec.key) for spec in specs}
+    stored = [record for record in records.values() if record is not None]
+    # One seed of everything before the next seed, so that a part is a smaller comparison; of
+    # each seed first what the others learn from.
+    missing = sorted(
+        (spec for spec in specs if records[spec.key] is None),
+        key=lambda spec: (spec.seed, spec.teacher is not None),
+    )
+    if progress and missing:
+        announce(missing, store, workers or default_workers(device, len(missing)))
+    with (
+        Progress(specs, stored, progress) as shown,
+        closing(run_all(missing, root, device, workers, shown.epoch)) as runs,
+    ):
+        for record in runs:
+            store.put(record)
+            records[record["key"]] = record
+            shown.done(record)
+    return [record for record in records.values() if record is not None]

@@ -1,0 +1,124 @@
+import gc
+import weakref
+
+import pytest
+import torch
+
+from bitgnn.kernels import Fingerprint, Memo
+from bitgnn.kernels.sparse import csr_matrix
+
+
+class Double:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return x.to_dense() * 2
+
+
+@pytest.fixture(params=[torch.strided, torch.sparse_csr], ids=["strided", "csr"])
+def x(request):
+    x = torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
+    return x if request.param == torch.strided else x.to_sparse_csr()
+
+
+@pytest.fixture
+def double():
+    return Double()
+
+
+def test_computes_once(x, double):
+    memo = Memo(double)
+    for _ in range(3):
+        assert torch.equal(memo(x), x.to_dense() * 2)
+    assert double.calls == 1
+
+
+def test_alias_is_the_same_memory(x, double):
+    memo = Memo(double)
+    memo(x)
+    assert memo(x.detach()) is memo(x)
+    assert double.calls == 1
+
+
+def test_change_is_seen(x, double):
+    memo = Memo(double)
+    memo(x)
+    (x if x.layout == torch.strided else x.values()).mul_(3)
+    assert torch.equal(memo(x), x.to_dense() * 2)
+    assert double.calls == 2
+
+
+def test_change_of_the_indices_is_seen(double):
+    x = torch.tensor([[1.0, 0.0, 2.0]]).to_sparse_csr()
+    memo = Memo(double)
+    memo(x)
+    x.col_indices().copy_(torch.tensor([1, 2]))
+    assert memo(x).tolist() == [[0.0, 2.0, 4.0]]
+
+
+def test_another_matrix_with_the_same_values_is_seen(double):
+    values, crow = torch.tensor([1.0, 2.0]), torch.tensor([0, 2])
+    memo = Memo(double)
+    for columns in ([0, 1], [1, 2], [0, 2]):
+        x = csr_matrix(crow, torch.tensor(columns), values, (1, 3))
+        assert torch.equal(memo(x), x.to_dense() * 2)
+    assert double.calls == 3
+
+
+def test_tensors_are_told_apart(x, double):
+    memo, other = Memo(double), x.clone()
+    assert torch.equal(memo(x), memo(other))
+    assert memo(x) is memo(x) and double.calls == 2
+
+
+def test_is_forgotten_with_its_tensor(x, double):
+    memo, x = Memo(double), x.clone()
+    alive = weakref.ref(memo(x))
+    gc.collect()
+    assert alive() is not None
+    del x
+    gc.collect()
+    assert alive() is None
+
+
+def test_what_inference_computes_serves_training(x, double):
+    memo = Memo(double)
+    with torch.inference_mode():
+        kept = memo(x)
+    assert memo(x) is kept and not kept.is_inference()
+
+
+def test_inference_tensors_are_not_kept(double):
+    memo = Memo(double)
+    with torch.inference_mode():
+        x = torch.ones(3)
+        memo(x)
+        x.mul_(5)
+        assert memo(x).tolist() == [10.0] * 3
+
+
+def test_nothing_is_a_result_too():
+    calls = []
+    memo = Memo(calls.append)
+    x = torch.ones(2)
+    assert memo(x) is None and memo(x) is None
+    assert len(calls) == 1
+
+
+def test_fingerprint_of_two_tensors():
+    x, y = torch.ones(2), torch.ones(3)
+    before = Fingerprint(x, y)
+    assert before == Fingerprint(x, y)
+    assert before != Fingerprint(y, x) and before != Fingerprint(x) and before != "x"
+    y.add_(1)
+    assert before != Fingerprint(x, y)
+
+
+def test_fingerprint_outlives_its_tensor():
+    x = torch.ones(2)
+    before = Fingerprint(x)
+    del x
+    gc.collect()
+    assert before != Fingerprint(torch.ones(2))

@@ -1,0 +1,115 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitgnn.training import Recipe, Teacher, build_model
+from bitgnn.training.distill import Objective, initialize
+from bitgnn.training.latent import latent_weights
+
+
+def reference_loss(out, y, train, teacher, weight, temperature):
+    r"""The formula of :class:`Recipe`, node by node in double precision."""
+    scored = zip(out[train].double(), y[train], strict=True)
+    entropy = [-float(row.log_softmax(0)[c]) for row, c in scored]
+    loss = sum(entropy) / len(entropy)
+    for mine, theirs in zip(out.double(), teacher.double(), strict=True):
+        p, q = ((row / temperature).exp() for row in (theirs, mine))
+        p, q = p / p.sum(), q / q.sum()
+        loss += weight * temperature**2 * float((p * (p / q).log()).sum()) / len(out)
+    return loss
+
+
+@given(
+    seed=st.integers(0, 99),
+    num_nodes=st.integers(2, 9),
+    classes=st.integers(1, 5),
+    weight=st.sampled_from([0.25, 1.0, 20.0]),
+    temperature=st.sampled_from([0.5, 1.0, 4.0]),
+)
+def test_loss_is_the_formula(seed, num_nodes, classes, weight, temperature):
+    torch.manual_seed(seed)
+    out, logits = 3 * torch.randn(2, num_nodes, classes)
+    y, train = torch.randint(classes, (num_nodes,)), torch.arange(num_nodes) % 2 == 0
+    recipe = Recipe(teacher="same", teacher_weight=weight, temperature=temperature)
+    loss = Objective(recipe, y, train, Teacher(logits, {}))(out)
+    expected = reference_loss(out, y, train, logits, weight, temperature)
+    assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_a_student_like_its_teacher_has_nothing_more_to_learn():
+    logits = torch.randn(6, 3, requires_grad=True)
+    y, train = torch.arange(6) % 3, torch.arange(6) < 2
+    plain = Objective(Recipe(), y, train)(logits)
+    taught = Objective(Recipe(teacher="same"), y, train, Teacher(logits.detach(), {}))(logits)
+    assert float(plain.detach()) == pytest.approx(float(taught.detach()))
+    grads = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (plain, taught)]
+    torch.testing.assert_close(*grads)
+
+
+def test_nodes_outside_training_learn_from_the_teacher_alone():
+    out = torch.zeros(4, 3, requires_grad=True)
+    y, train = torch.tensor([0, 1, 2, 0]), torch.tensor([True, False, False, False])
+    teacher = Teacher(torch.eye(4, 3), {})
+    Objective(Recipe(), y, train)(out).backward()
+    assert not out.grad[1:].any()
+    Objective(Recipe(teacher="same"), y, train, teacher)(out).backward()
+    assert out.grad[1:3].any(dim=1).all()
+    # The last node: what the teacher says is uniform, and so is the student.
+    assert out.grad[3].abs().max() < 1e-7
+
+
+def test_a_teacher_of_weight_zero_is_not_in_the_loss():
+    recipe = Recipe(teacher="same", teacher_weight=0.0, start="teacher")
+    out, y, train = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.ones(4, dtype=torch.bool)
+    nothing = torch.full((4, 3), torch.nan)
+    assert torch.equal(
+        Objective(recipe, y, train, Teacher(nothing, {}))(out), Objective(Recipe(), y, train)(out)
+    )
+
+
+@pytest.mark.parametrize("name", ["gcn", "sage", "gat", "sgc", "mlp"])
+def test_start_from_the_teacher(name):
+    recipe = Recipe(teacher="same", start="teacher", hidden_channels=16, norm="batch_norm")
+    model, student = (build_model(name, 8, 3, recipe, quant) for quant in (None, "b158"))
+    teacher = Teacher(torch.zeros(5, 3), model.state_dict())
+    initialize(student, recipe, teacher)
+    for key, value in student.state_dict().items():
+        assert torch.equal(value, teacher.state[key])
+    parameters = {value.data_ptr() for value in model.state_dict().values()}
+    assert not parameters & {value.data_ptr() for value in student.state_dict().values()}
+
+
+@pytest.mark.parametrize("start", ["scratch", "teacher"])
+def test_latent_gain(start):
+    teaching = {"teacher": "same", "start": "teacher"} if start == "teacher" else {}
+    recipe = Recipe(latent_gain=3.0, **teaching)
+    model, teacher = (build_model("gat", 8, 3, recipe, quant) for quant in ("b158", None))
+    source = teacher if start == "teacher" else model
+    before = {name: value.clone() for name, value in source.state_dict().items()}
+    initialize(model, recipe, Teacher(torch.zeros(5, 3), before) if teaching else None)
+    latent = {id(weight) for weight in latent_weights(model)}
+    for name, value in model.named_parameters():
+        assert torch.equal(value, before[name] * (3.0 if id(value) in latent else 1.0))
+
+
+def test_nothing_is_done_to_a_model_that_is_asked_nothing():
+    model = build_model("gcn", 8, 3, Recipe(), "b158")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    initialize(model, Recipe())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_recipe_and_teacher_must_agree():
+    model, teacher = build_model("gcn", 8, 3, Recipe(), "b158"), Teacher(torch.zeros(5, 3), {})
+    with pytest.raises(ValueError, match="teacher='gat', but none was given: pass `teacher=`"):
+        initialize(model, Recipe(teacher="gat"))
+    with pytest.raises(ValueError, match="teacher=None, but one was given"):
+        initialize(model, Recipe(), teacher)
+
+
+def test_parameters_that_do_not_fit():
+    recipe = Recipe(teacher="same", start="teacher")
+    model, other = build_model("gcn", 8, 3, recipe), build_model("gcn", 9, 3, recipe)
+    with pytest.raises(ValueError, match=r"(?s)same parameters as the model: .*size mismatch"):
+        initialize(model, recipe, Teacher(torch.zeros(5, 3), other.state_dict()))
