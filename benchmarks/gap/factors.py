@@ -88,10 +88,6 @@ def _schedule(label: str, kind: str, start: float = 0.0, end: float = 0.5) -> Le
     return Level(label, recipe={"schedule": schedule})
 
 
-def _teacher(label: str, weight: float, **changes: Any) -> Level:
-    return Level(label, recipe={"teacher": "same", "teacher_weight": weight, **changes})
-
-
 WIDTHS = tuple(Level(f"×{width}", recipe={"width": width}) for width in (1, 2, 4))
 ACTIVATIONS = {"32": None, "8": 8, "6": 6, "4": 4, "2": 2}
 WEIGHTS = {"1.58": 1.58, "2": 2, "4": 4, "8": 8, "32": None}
@@ -185,7 +181,10 @@ FACTORS = (
         (
             Level("scratch"),
             Level("continual", parts="continual"),
-            _teacher("32-bit run", 0.0, start="teacher"),
+            Level(
+                "32-bit run",
+                recipe={"teacher": "same", "teacher_weight": 0.0, "start": "teacher"},
+            ),
             Level("scratch, taught", parts="distill"),
             Level("continual, taught", parts="continual+distill"),
             Level("32-bit run, taught", parts="distill", recipe={"start": "teacher"}),
@@ -199,18 +198,37 @@ FACTORS = (
         "Weight of the teacher",
         "How much should the 32-bit run of the same seed teach?",
         "Weight of the teacher in the loss",
-        (UNTAUGHT, *(_teacher(f"{weight:g}", weight) for weight in (1.0, 5.0, 20.0, 100.0))),
-        (ABSMEAN, TAUGHT, Level("default", base="default")),
+        (
+            UNTAUGHT,
+            *(
+                Level(f"{weight:g}", parts="distill", recipe={"teacher_weight": weight})
+                for weight in (1.0, 5.0, 20.0, 100.0)
+            ),
+        ),
+        (ABSMEAN, TAUGHT),
         usual="none",
+    ),
+    Factor(
+        "standardize",
+        "What of the teacher's logits is learned",
+        "Must a student take over the scale of its teacher's logits, and each node's certainty?",
+        "Standardized",
+        (
+            Level("not at all", parts="distill", recipe={"standardize": None, "temperature": 1.0}),
+            Level("graph", parts="distill"),
+            Level("node", parts="distill", recipe={"standardize": "node"}),
+        ),
+        (ABSMEAN, TAUGHT),
+        ordered=False,
     ),
     Factor(
         "temperature",
         "Temperature of the teacher",
-        "Do softer targets teach better?",
+        "Do softer or harder targets teach better?",
         "Temperature",
         tuple(
             Level(f"{value:g}", parts="distill", recipe={"temperature": value})
-            for value in (1.0, 2.0, 4.0)
+            for value in (0.25, 0.5, 1.0, 2.0)
         ),
         (ABSMEAN, TAUGHT),
     ),
@@ -353,7 +371,7 @@ FACTORS = (
         "Does a teacher make up for fewer activation bits?",
         "Bits of an activation",
         _quant("activation_bits", {"8": 8, "4": 4, "2": 2}),
-        (Level("no teacher"), _teacher("weight 1", 1.0), Level("distill", parts="distill")),
+        (Level("no teacher"), Level("distill", parts="distill")),
         usual="8",
         pair=True,
     ),

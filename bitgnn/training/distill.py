@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from bitgnn.training.latent import latent_weights
 from bitgnn.training.recipe import Recipe
 
+EPS = 1e-6
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -46,17 +48,30 @@ class Objective:
         self.y, self.train = y, train
         self.weight = 0.0 if teacher is None else recipe.teacher_weight
         self.temperature = recipe.temperature
+        self.standardize = recipe.standardize
         if teacher is not None:
-            logits = teacher.logits.to(y.device)
-            self.target = torch.log_softmax(logits / self.temperature, dim=-1)
+            self.target = self._soften(teacher.logits.to(y.device))
 
     def __call__(self, out: Tensor) -> Tensor:
         loss = F.cross_entropy(out[self.train], self.y[self.train])
         if self.weight == 0.0:
             return loss
-        found = torch.log_softmax(out / self.temperature, dim=-1)
-        divergence = F.kl_div(found, self.target, reduction="batchmean", log_target=True)
+        divergence = F.kl_div(
+            self._soften(out), self.target, reduction="batchmean", log_target=True
+        )
         return loss + self.weight * self.temperature**2 * divergence
+
+    def _soften(self, logits: Tensor) -> Tensor:
+        if self.standardize is not None:
+            logits = _standardized(logits, each_node=self.standardize == "node")
+        return torch.log_softmax(logits / self.temperature, dim=-1)
+
+
+def _standardized(logits: Tensor, each_node: bool) -> Tensor:
+    centered = logits - logits.mean(dim=-1, keepdim=True)
+    square = centered.square()
+    var = square.mean(dim=-1, keepdim=True) if each_node else square.mean()
+    return centered / (var + EPS**2).sqrt()  # Equal logits stay equal, and their gradient finite.
 
 
 @torch.no_grad()

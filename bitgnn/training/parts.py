@@ -35,7 +35,12 @@ PARTS = {
     ),
     "distill": Part(
         "taught by the 32-bit run of the same seed on all nodes",
-        {"teacher": "same", "teacher_weight": 20.0, "temperature": 1.0},
+        {
+            "teacher": "same",
+            "teacher_weight": 20.0,
+            "temperature": 0.5,
+            "standardize": "graph",
+        },
     ),
     "decoupled": Part(
         "decoupled weight decay of latent weights",

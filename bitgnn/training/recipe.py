@@ -12,9 +12,10 @@ LR_DECAYS = ("linear", "cosine", None)
 SELECTIONS = ("best_val", "last")
 STARTS = ("scratch", "teacher")
 KEPT = ("first", "last", None)
+STANDARDIZED = ("graph", "node", None)
 
 # What only a student has, and what only a ternary layer has.
-TEACHING = ("teacher", "teacher_weight", "temperature", "start")
+TEACHING = ("teacher", "teacher_weight", "temperature", "standardize", "start")
 QUANTIZED = (
     "width",
     "keep",
@@ -50,6 +51,19 @@ class Recipe:
         \frac{1}{N} \sum_{i=1}^N \mathrm{KL} \left(
         \mathrm{softmax}(\mathbf{z}^{\prime}_i / T) \, \| \,
         \mathrm{softmax}(\mathbf{z}_i / T) \right)
+
+    With :obj:`standardize="graph"`, :math:`\mathbf{z}` and
+    :math:`\mathbf{z}^{\prime}` are standardized before they are compared,
+
+    .. math::
+        \tilde{z}_{ic} = \frac{z_{ic} - \bar{z}_i}{\sigma}, \quad
+        \sigma^2 = \frac{1}{NC} \sum_{i,c} (z_{ic} - \bar{z}_i)^2
+
+    with the mean :math:`\bar{z}_i` over the :math:`C` classes, so that the
+    student learns which node is how sure of which class, but not the scale of
+    the logits. :obj:`"node"` has one :math:`\sigma_i` a node instead, which is
+    `"Logit Standardization in Knowledge Distillation"
+    <https://arxiv.org/abs/2403.01427>`_.
 
     >>> Recipe(lr=0.005).replace(hidden_channels=128).lr
     0.005
@@ -117,6 +131,9 @@ class Recipe:
             (default: :obj:`1.0`)
         temperature (float, optional): The temperature :math:`T`.
             (default: :obj:`1.0`)
+        standardize (str, optional): How the logits of teacher and student are
+            standardized: over the :obj:`"graph"`, a :obj:`"node"` at a time, or
+            :obj:`None` for not at all. (default: :obj:`None`)
         start (str, optional): The initial parameters: :obj:`"scratch"` draws
             them, :obj:`"teacher"` takes the teacher's.
             (default: :obj:`"scratch"`)
@@ -154,6 +171,7 @@ class Recipe:
     teacher: str | None = None
     teacher_weight: float = 1.0
     temperature: float = 1.0
+    standardize: Literal["graph", "node"] | None = None
     start: Literal["scratch", "teacher"] = "scratch"
 
     def __post_init__(self) -> None:
@@ -180,6 +198,7 @@ class Recipe:
         self._check_choice("select", SELECTIONS)
         self._check_choice("start", STARTS)
         self._check_choice("keep", KEPT)
+        self._check_choice("standardize", STANDARDIZED)
         if not isinstance(self.schedule, StrengthSchedule):
             raise TypeError(f"'schedule' must be a StrengthSchedule (got {self.schedule!r})")
         if not isinstance(self.reset_optimizer, bool):

@@ -1,8 +1,9 @@
 import pytest
 
 from bitgnn.data import available
-from bitgnn.training import recipe_for
+from bitgnn.training import Recipe, recipe_for
 from bitgnn.training.build import MODELS
+from bitgnn.training.recipe import TEACHING
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -31,8 +32,8 @@ def test_the_papers_protocol():
 
 def test_parts_change_the_recipe_of_the_model():
     recipe = recipe_for("gat", "Texas", "distill+wide2")
-    changed = {"teacher": None, "teacher_weight": 1.0, "width": 1}
-    assert recipe.replace(**changed) == recipe_for("gat", "Texas")
+    changed = {name: getattr(Recipe(), name) for name in (*TEACHING, "width")}
+    assert recipe.replace(**changed) == recipe_for("gat", "Texas", "scratch")
     assert (recipe.teacher, recipe.width) == ("same", 2)
 
 

@@ -8,12 +8,23 @@ from bitgnn.training.distill import Objective, initialize
 from bitgnn.training.latent import latent_weights
 
 
-def reference_loss(out, y, train, teacher, weight, temperature):
+def reference_standardized(logits, standardize):
+    if standardize is None:
+        return logits
+    rows = [row - row.mean() for row in logits]
+    sizes = [float((row**2).mean()) for row in rows]
+    if standardize == "graph":
+        sizes = [sum(sizes) / len(sizes)] * len(rows)
+    return torch.stack([row / (size + 1e-12) ** 0.5 for row, size in zip(rows, sizes, strict=True)])
+
+
+def reference_loss(out, y, train, teacher, weight, temperature, standardize=None):
     r"""The formula of :class:`Recipe`, node by node in double precision."""
     scored = zip(out[train].double(), y[train], strict=True)
     entropy = [-float(row.log_softmax(0)[c]) for row, c in scored]
     loss = sum(entropy) / len(entropy)
-    for mine, theirs in zip(out.double(), teacher.double(), strict=True):
+    pair = [reference_standardized(each.double(), standardize) for each in (out, teacher)]
+    for mine, theirs in zip(*pair, strict=True):
         p, q = ((row / temperature).exp() for row in (theirs, mine))
         p, q = p / p.sum(), q / q.sum()
         loss += weight * temperature**2 * float((p * (p / q).log()).sum()) / len(out)
@@ -26,14 +37,17 @@ def reference_loss(out, y, train, teacher, weight, temperature):
     classes=st.integers(1, 5),
     weight=st.sampled_from([0.25, 1.0, 20.0]),
     temperature=st.sampled_from([0.5, 1.0, 4.0]),
+    standardize=st.sampled_from([None, "graph", "node"]),
 )
-def test_loss_is_the_formula(seed, num_nodes, classes, weight, temperature):
+def test_loss_is_the_formula(seed, num_nodes, classes, weight, temperature, standardize):
     torch.manual_seed(seed)
     out, logits = 3 * torch.randn(2, num_nodes, classes)
     y, train = torch.randint(classes, (num_nodes,)), torch.arange(num_nodes) % 2 == 0
-    recipe = Recipe(teacher="same", teacher_weight=weight, temperature=temperature)
+    recipe = Recipe(
+        teacher="same", teacher_weight=weight, temperature=temperature, standardize=standardize
+    )
     loss = Objective(recipe, y, train, Teacher(logits, {}))(out)
-    expected = reference_loss(out, y, train, logits, weight, temperature)
+    expected = reference_loss(out, y, train, logits, weight, temperature, standardize)
     assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
@@ -45,6 +59,45 @@ def test_a_student_like_its_teacher_has_nothing_more_to_learn():
     assert float(plain.detach()) == pytest.approx(float(taught.detach()))
     grads = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (plain, taught)]
     torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("standardize", ["graph", "node"])
+def test_standardized_logits_have_no_scale(standardize):
+    torch.manual_seed(0)
+    logits, other = torch.randn(2, 6, 3)
+    y, train = torch.arange(6) % 3, torch.arange(6) < 2
+    recipe = Recipe(teacher="same", standardize=standardize)
+    plain = Objective(Recipe(), y, train)
+
+    def taught(out, teacher):
+        return Objective(recipe, y, train, Teacher(teacher, {}))(out) - plain(out)
+
+    assert float(taught(0.01 * logits + 5, logits)) == pytest.approx(0, abs=1e-5)
+    assert float(taught(other, logits)) == pytest.approx(
+        float(taught(3 * other, 0.1 * logits)), rel=1e-4
+    )
+
+
+def test_over_the_graph_nodes_keep_how_sure_they_are():
+    logits = torch.tensor([[4.0, 0.0], [0.5, 0.0]])
+    y, train = torch.tensor([0, 0]), torch.tensor([True, False])
+    other = torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # The same order, but both as sure.
+    found = {}
+    for standardize in ("graph", "node"):
+        recipe = Recipe(teacher="same", teacher_weight=100.0, standardize=standardize)
+        found[standardize] = float(Objective(recipe, y, train, Teacher(logits, {}))(other))
+    assert found["node"] == pytest.approx(float(Objective(Recipe(), y, train)(other)), abs=1e-4)
+    assert found["graph"] > 1
+
+
+@pytest.mark.parametrize("standardize", ["graph", "node"])
+def test_logits_that_are_equal(standardize):
+    out = torch.zeros(4, 3, requires_grad=True)
+    recipe = Recipe(teacher="same", standardize=standardize)
+    y, train = torch.tensor([0, 1, 2, 0]), torch.tensor([True, True, False, False])
+    loss = Objective(recipe, y, train, Teacher(torch.zeros(4, 3), {}))(out)
+    loss.backward()
+    assert loss.isfinite() and out.grad.isfinite().all()
 
 
 def test_nodes_outside_training_learn_from_the_teacher_alone():

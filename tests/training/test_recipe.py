@@ -31,6 +31,7 @@ students = st.builds(
     teacher=st.sampled_from(["same", "gat"]),
     teacher_weight=st.floats(0.1, 100),
     temperature=st.floats(0.1, 10),
+    standardize=st.sampled_from([None, "graph", "node"]),
 )
 
 
@@ -77,6 +78,7 @@ def test_latent_weights_do_not_decay_by_default():
         ("keep", "middle", "'keep' must be one of 'first', 'last', None .got 'middle'"),
         ("teacher_weight", -1.0, "'teacher_weight' must be at least 0"),
         ("temperature", 0.0, "'temperature' must be above 0"),
+        ("standardize", True, "'standardize' must be one of 'graph', 'node', None .got True"),
         ("start", "zero", "'start' must be one of 'scratch', 'teacher'"),
         ("select", "best_test", "'select' must be one of 'best_val', 'last'"),
     ],
@@ -109,7 +111,7 @@ def test_plain_recipe_has_nothing_of_ternary_layers_or_teachers(recipe):
     shared = ("hidden_channels", "dropout", "norm", "lr", "lr_decay", "epochs", "patience")
     kept = {name: getattr(recipe, name) for name in shared}
     assert recipe.plain() == Recipe(**kept)
-    teaching = ("teacher", "teacher_weight", "temperature", "start")
+    teaching = ("teacher", "teacher_weight", "temperature", "standardize", "start")
     assert recipe.distilled() == Recipe(**kept, **{n: getattr(recipe, n) for n in teaching})
     assert recipe.plain().plain() == recipe.distilled().plain() == recipe.plain()
 
@@ -129,6 +131,7 @@ def test_every_field_is_shared_or_not():
     [
         ({"teacher_weight": 2.0}, r"'teacher_weight=2.0' needs a teacher: set teacher='same'"),
         ({"temperature": 4}, "'temperature=4.0' needs a teacher: .* leave 'temperature' at 1.0"),
+        ({"standardize": "node"}, "'standardize=node' needs a teacher"),
         ({"start": "teacher"}, "'start=teacher' needs a teacher"),
         ({"teacher": "same", "teacher_weight": 0}, "the teacher has no part: raise the weight"),
         ({"teacher": "gat", "start": "teacher"}, r"copies parameters.*got teacher='gat' and width"),
