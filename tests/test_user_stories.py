@@ -70,19 +70,19 @@ def test_comparison_on_cora_from_the_command_line(data_root, tmp_path):
     command += ["--store", "runs.sqlite", "--out", "report", "--json", "rows.json"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "12 runs trained now, 0 taken from the store" in run.stdout
+    assert "16 runs trained now, 0 taken from the store" in run.stdout
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["model"], row["precision"]) for row in rows] == [
         (model, precision)
         for model in ("gcn", "mlp")
-        for precision in ("fp32", "absmean", "absmedian")
+        for precision in ("fp32", "fp32-distilled", "absmean", "absmedian")
     ]
     for row in rows:
         assert len(row["accuracies"]) == 2
         assert row["mean"] > 40
         assert (row["diff_low"] is None) == (row["precision"] == "fp32")
-    assert rows[0]["weight_bytes"] > 18 * rows[1]["weight_bytes"]
+    assert rows[0]["weight_bytes"] > 18 * rows[2]["weight_bytes"]
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
 
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert "0 runs trained now, 12 taken from the store" in again.stdout
+    assert "0 runs trained now, 16 taken from the store" in again.stdout

@@ -51,7 +51,7 @@ PARTS = {
     "wide4": Part("hidden layers four times as wide", {"width": 4}),
 }
 
-DEFAULT = "scratch"  # What `default` stands for, the same for every model and data set.
+DEFAULT = "distill"  # What `default` stands for, the same for every model and data set.
 
 
 def parse_parts(name: str) -> list[Part]:

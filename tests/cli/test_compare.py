@@ -42,7 +42,8 @@ def stored(path):
 
 
 def test_compare(cli, tmp_path):
-    line = f"compare --dataset Digits --model gcn mlp --seeds 2 --json rows.json {FAST}"
+    line = f"compare --dataset Digits --model gcn mlp --seeds 2 --recipe scratch {FAST}"
+    line += " --json rows.json"
     found = cli(line)
     assert found.status == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
@@ -62,7 +63,8 @@ def test_compare(cli, tmp_path):
 
 
 def test_command_of_a_row_reproduces_it(cli, tmp_path):
-    line = f"compare --dataset Digits --model sgc --seeds 5:7 --quant reloaded --set lr=0.3 {FAST}"
+    line = "compare --dataset Digits --model sgc --seeds 5:7 --recipe scratch --quant reloaded"
+    line += f" --set lr=0.3 {FAST}"
     cli(f"{line} --json a.json")
     [row] = [
         r for r in json.loads((tmp_path / "a.json").read_text()) if r["precision"] == "absmean"
@@ -123,9 +125,9 @@ def test_command_of_a_row_leads_to_the_same_runs(cli, line, monkeypatch):
         assert mine == {spec.key for spec in found if spec.precision == row["precision"]}
 
 
-def test_distill(cli, tmp_path, monkeypatch):
+def test_default(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("BITGNN_CACHE", str(tmp_path / "cache"))
-    line = f"compare --dataset Digits --model mlp --seeds 2 --recipe distill --json a.json {FAST}"
+    line = f"compare --dataset Digits --model mlp --seeds 2 --json a.json {FAST}"
     found = cli(line)
     assert "8 runs to train on 1 process: how long that takes is known after" in found.err
     assert "8 runs trained now" in found.out
@@ -182,5 +184,8 @@ def test_interrupt_leaves_the_store_whole(tmp_path):
 
 @pytest.mark.gpu
 def test_cuda(cli):
-    found = cli("compare --dataset Digits --model gcn --seeds 2 --set epochs=3 --device cuda")
+    found = cli(
+        "compare --dataset Digits --model gcn --seeds 2 --recipe scratch --set epochs=3 "
+        "--device cuda"
+    )
     assert "6 runs trained now" in found.out

@@ -1,6 +1,6 @@
 import json
 
-FAST = "--set epochs=3 --workers 1"
+FAST = "--recipe scratch --set epochs=3 --workers 1"
 
 
 def test_report_of_a_store(cli, tmp_path):

@@ -81,7 +81,7 @@ def make_row(**changes):
         "seeds": [0, 1, 2],
         "quant": QuantConfig().to_dict(),
         "recipe": recipe_for("gcn", "Cora").to_dict(),
-        "teacher": None,
+        "teacher": {"model": "gcn", "recipe": {}},
     }
     return {**row, **changes}
 
@@ -89,9 +89,13 @@ def make_row(**changes):
 def test_command_of_a_plain_row():
     assert command(make_row()) == (
         "bitgnn compare --dataset Cora --model gcn --split public --seeds 3 "
-        "--precision fp32 absmean"
+        "--precision fp32 fp32-distilled absmean"
     )
-    assert command(make_row(precision="fp32", quant=None)).endswith("--precision fp32")
+    untaught = make_row(recipe=recipe_for("gcn", "Cora", "scratch").to_dict(), teacher=None)
+    assert command(untaught).endswith("--precision fp32 absmean --recipe scratch")
+    full = recipe_for("gcn", "Cora").plain().to_dict()
+    row = make_row(precision="fp32", quant=None, recipe=full, teacher=None)
+    assert command(row).endswith("--precision fp32")
 
 
 def test_command_tells_what_was_changed():
@@ -100,7 +104,8 @@ def test_command_tells_what_was_changed():
     quant = QuantConfig(granularity="channel").to_dict()
     assert command(make_row(recipe=recipe, quant=quant, seeds=[4, 9])) == (
         "bitgnn compare --dataset Cora --model gcn --split public --seeds 4,9 "
-        "--precision fp32 absmean --recipe channel --set lr=0.1 schedule=linear:0.0:0.5"
+        "--precision fp32 fp32-distilled absmean --recipe distill+channel "
+        "--set lr=0.1 schedule=linear:0.0:0.5"
     )
 
 
@@ -114,7 +119,7 @@ def test_command_of_parts():
     name = "continual+distill+wide2"
     recipe = recipe_for("gcn", "Cora", name).replace(temperature=2.0)
     quant = QuantConfig(granularity="channel", activation_bits=4).to_dict()
-    row = make_row(recipe=recipe.to_dict(), quant=quant, teacher={"model": "gcn", "recipe": {}})
+    row = make_row(recipe=recipe.to_dict(), quant=quant)
     assert command(row).partition(" --precision ")[2] == (
         "fp32 fp32-distilled absmean --recipe continual+distill+channel+wide2 "
         "--set temperature=2.0 --quant activation_bits=4"
@@ -122,7 +127,7 @@ def test_command_of_parts():
     distilled = {**row, "precision": "fp32-distilled", "quant": None,
                  "recipe": recipe.distilled().to_dict()}  # fmt: skip
     assert command(distilled).partition(" --precision ")[2] == (
-        "fp32 fp32-distilled --recipe distill --set temperature=2.0"
+        "fp32 fp32-distilled --set temperature=2.0"
     )
     full = {**row, "precision": "fp32", "quant": None, "teacher": None,
             "recipe": recipe.plain().to_dict()}  # fmt: skip
@@ -130,7 +135,7 @@ def test_command_of_parts():
     names = [recipe_name(each) for each in (row, distilled, full)]
     assert names == [
         "continual+distill+channel+wide2 temperature=2.0 activation_bits=4",
-        "distill temperature=2.0",
+        "default temperature=2.0",
         "default",
     ]
 
@@ -142,8 +147,9 @@ def test_name_of_a_recipe_leaves_out_what_both_sides_share():
 
 
 def test_row_of_a_recipe_with_fewer_fields():
-    row = make_row(recipe={"lr": 0.01, "epochs": 200})
-    assert command(row) == command(make_row())
+    row = make_row(recipe={"lr": 0.01, "epochs": 200}, teacher=None)
+    scratch = recipe_for("gcn", "Cora", "scratch").to_dict()
+    assert command(row) == command(make_row(recipe=scratch, teacher=None))
 
 
 def test_quant_of_a_recipe():

@@ -9,7 +9,7 @@ from bitgnn.experiment.compare import build_specs, stored_comparison
 from bitgnn.experiment.teachers import teachers_dir
 from bitgnn.training import Recipe, recipe_for
 
-FAST = {"settings": {"epochs": 3}, "progress": False, "workers": 1}
+FAST = {"recipe": "scratch", "settings": {"epochs": 3}, "progress": False, "workers": 1}
 
 
 def test_compare(tmp_path):
@@ -85,7 +85,7 @@ def test_open_store_stays_open(tmp_path):
 
 
 def test_both_sides_have_one_recipe():
-    specs = build_specs("Digits", "gat", 1, settings={"lr": 0.1})
+    specs = build_specs("Digits", "gat", 1, "scratch", settings={"lr": 0.1})
     assert specs[0].recipe == specs[1].recipe == specs[2].recipe
     assert specs[0].recipe["lr"] == 0.1
     assert specs[0].recipe["act"] == "elu"
@@ -130,13 +130,14 @@ def test_one_32_bit_run_serves_all_recipes_and_their_students():
 def test_teacher_of_another_model_has_its_own_recipe():
     settings = {"teacher": "gat", "lr": 0.3}
     [spec] = build_specs("Digits", "gcn", 1, precision="absmean", settings=settings)
-    assert spec.teacher == {"model": "gat", "recipe": recipe_for("gat", "Digits").to_dict()}
+    assert spec.teacher == {"model": "gat", "recipe": recipe_for("gat", "Digits").plain().to_dict()}
     [own] = build_specs("Digits", "gat", 1, precision="absmean", settings=settings)
     [same] = build_specs(
         "Digits", "gat", 1, precision="absmean", settings={**settings, "teacher": "same"}
     )
     assert own == same
-    assert own.teacher == {"model": "gat", "recipe": {**own.recipe, "teacher": None}}
+    plain = Recipe.from_dict(own.recipe).plain().to_dict()
+    assert own.teacher == {"model": "gat", "recipe": plain}
 
 
 def test_names_that_occur_twice_run_once():
@@ -162,8 +163,14 @@ def test_names_that_occur_twice_run_once():
         ),
         ({"recipe": "wide2+wide4"}, "wide2 and wide4 both set 'width'"),
         ({"settings": {"teacher": "gin"}}, "No model is called 'gin'"),
-        ({"settings": {"temperature": 2.0}}, "'temperature=2.0' needs a teacher"),
-        ({"precision": "fp32-distilled"}, "32-bit with a teacher, which the recipe lacks: use"),
+        (
+            {"recipe": "scratch", "settings": {"temperature": 2.0}},
+            "'temperature=2.0' needs a teacher",
+        ),
+        (
+            {"recipe": "scratch", "precision": "fp32-distilled"},
+            "32-bit with a teacher, which the recipe lacks: use",
+        ),
         ({"quant": "b2"}, "No preset is called 'b2'"),
         ({"quant": None}, "'quant' says how the ternary side quantizes"),
         ({"split": "full"}, "'Digits' has no split 'full'"),
@@ -197,7 +204,7 @@ def test_stored_comparison_of_nothing(tmp_path):
 
 def test_cora(tmp_path, data_root):
     comparison = compare(
-        "Cora", "gcn", 1, precision=("fp32", "absmean"), store=tmp_path / "s", root=data_root,
+        "Cora", "gcn", 1, "scratch", ("fp32", "absmean"), store=tmp_path / "s", root=data_root,
         workers=1, progress=False, settings={"epochs": 60},
     )  # fmt: skip
     full, ternary = comparison.rows
@@ -206,13 +213,13 @@ def test_cora(tmp_path, data_root):
     assert ternary["split"] == "public"
 
 
-def test_distill_on_cora(tmp_path, data_root, monkeypatch):
+def test_default_on_cora(tmp_path, data_root, monkeypatch):
     r"""The 32-bit run, its students, and both differences; whoever trains the teacher."""
     from bitgnn.experiment import workers
 
     def run(store, **kwargs):
         return compare(
-            "Cora", "gcn", 2, "distill", store=tmp_path / store, root=data_root, progress=False,
+            "Cora", "gcn", 2, store=tmp_path / store, root=data_root, progress=False,
             settings={"epochs": 15}, **kwargs,
         )  # fmt: skip
 
@@ -238,7 +245,7 @@ def test_distill_on_cora(tmp_path, data_root, monkeypatch):
         assert row["diff_mean"] == pytest.approx(row["mean"] - full["mean"])
         assert row["diff_distilled_mean"] == pytest.approx(row["mean"] - distilled["mean"])
         assert row["diff_distilled_low"] < row["diff_distilled_high"]
-        assert row["recipe_name"] == "distill"
+        assert row["recipe_name"] == "default"
     seconds = {r["key"]: r["seconds"] for r in first.records}
     for record in first.records:
         if record["spec"]["teacher"]:

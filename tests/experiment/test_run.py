@@ -16,7 +16,7 @@ def make_spec(model="gcn", precision="absmean", seed=0, **changes):
     t = open_task("Digits")
     full = precision.startswith("fp32")
     quant = None if full else QuantConfig(weight_measure=precision).to_dict()
-    recipe = recipe_for(model, "Digits").replace(**{"epochs": 4, **changes})
+    recipe = recipe_for(model, "Digits", "scratch").replace(**{"epochs": 4, **changes})
     teacher = {"model": model, "recipe": recipe.plain().to_dict()} if recipe.teacher else None
     fields = recipe.to_dict()
     return RunSpec("Digits", "random", t.checksum, model, precision, quant, fields, seed, teacher)
@@ -83,7 +83,10 @@ def test_nothing_is_kept_unasked(cache):
 
 def test_teacher_of_another_model(cache):
     spec = make_spec("gcn", teacher="mlp")
-    teacher = {"model": "mlp", "recipe": recipe_for("mlp", "Digits").replace(epochs=5).to_dict()}
+    teacher = {
+        "model": "mlp",
+        "recipe": recipe_for("mlp", "Digits", "scratch").replace(epochs=5).to_dict(),
+    }
     record = execute(replace(spec, teacher=teacher))
     assert record["teacher_val"] == execute(make_spec("mlp", "fp32", epochs=5))["val"]
 

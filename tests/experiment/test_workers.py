@@ -14,7 +14,7 @@ from bitgnn.training import recipe_for
 
 def make_specs(count=4, model="mlp", **changes):
     t = open_task("Digits")
-    recipe = recipe_for(model, "Digits").replace(**{"epochs": 3, **changes}).to_dict()
+    recipe = recipe_for(model, "Digits", "scratch").replace(**{"epochs": 3, **changes}).to_dict()
     quant = QuantConfig().to_dict()
     return [
         RunSpec("Digits", "random", t.checksum, model, "absmean", quant, recipe, seed)
@@ -44,7 +44,7 @@ def test_number_of_workers_changes_no_number():
 
 
 def test_students_are_the_same_on_any_number_of_workers(monkeypatch, tmp_path):
-    plain = recipe_for("mlp", "Digits").replace(epochs=3).to_dict()
+    plain = recipe_for("mlp", "Digits", "scratch").replace(epochs=3).to_dict()
     students = [
         replace(spec, precision=precision, teacher={"model": "mlp", "recipe": plain})
         for spec in make_specs(teacher="same", teacher_weight=20.0)
