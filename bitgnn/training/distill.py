@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bitgnn.training.latent import latent_weights
 from bitgnn.training.recipe import Recipe
 
-EPS = 1e-6
+EPS = 1e-6  # The smallest deviation of a teacher's logits: equal ones stay equal.
 
 
 @dataclass(frozen=True)
@@ -50,28 +50,29 @@ class Objective:
         self.temperature = recipe.temperature
         self.standardize = recipe.standardize
         if teacher is not None:
-            self.target = self._soften(teacher.logits.to(y.device))
+            self.target = self._soften(teacher.logits.to(y.device), least=EPS)
 
     def __call__(self, out: Tensor) -> Tensor:
         loss = F.cross_entropy(out[self.train], self.y[self.train])
         if self.weight == 0.0:
             return loss
-        divergence = F.kl_div(
-            self._soften(out), self.target, reduction="batchmean", log_target=True
-        )
+        # Were small logits of a student blown up, their gradients were too, and Adam, which
+        # remembers how large gradients have been, would hardly move any more.
+        found = self._soften(out, least=1.0)
+        divergence = F.kl_div(found, self.target, reduction="batchmean", log_target=True)
         return loss + self.weight * self.temperature**2 * divergence
 
-    def _soften(self, logits: Tensor) -> Tensor:
+    def _soften(self, logits: Tensor, least: float) -> Tensor:
         if self.standardize is not None:
-            logits = _standardized(logits, each_node=self.standardize == "node")
+            logits = _standardized(logits, self.standardize == "node", least)
         return torch.log_softmax(logits / self.temperature, dim=-1)
 
 
-def _standardized(logits: Tensor, each_node: bool) -> Tensor:
+def _standardized(logits: Tensor, each_node: bool, least: float) -> Tensor:
     centered = logits - logits.mean(dim=-1, keepdim=True)
     square = centered.square()
     var = square.mean(dim=-1, keepdim=True) if each_node else square.mean()
-    return centered / (var + EPS**2).sqrt()  # Equal logits stay equal, and their gradient finite.
+    return centered / var.clamp(min=least**2).sqrt()
 
 
 @torch.no_grad()

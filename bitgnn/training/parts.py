@@ -37,7 +37,7 @@ PARTS = {
         "taught by the 32-bit run of the same seed on all nodes",
         {
             "teacher": "same",
-            "teacher_weight": 20.0,
+            "teacher_weight": 100.0,
             "temperature": 0.5,
             "standardize": "graph",
         },

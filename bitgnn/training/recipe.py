@@ -59,11 +59,12 @@ class Recipe:
         \tilde{z}_{ic} = \frac{z_{ic} - \bar{z}_i}{\sigma}, \quad
         \sigma^2 = \frac{1}{NC} \sum_{i,c} (z_{ic} - \bar{z}_i)^2
 
-    with the mean :math:`\bar{z}_i` over the :math:`C` classes, so that the
-    student learns which node is how sure of which class, but not the scale of
-    the logits. :obj:`"node"` has one :math:`\sigma_i` a node instead, which is
-    `"Logit Standardization in Knowledge Distillation"
-    <https://arxiv.org/abs/2403.01427>`_.
+    with the mean :math:`\bar{z}_i` over the :math:`C` classes: the student
+    learns which node is how sure of which class, but not the scale of the
+    logits. :obj:`"node"` has one :math:`\sigma_i` a node instead, as `"Logit
+    Standardization in Knowledge Distillation"
+    <https://arxiv.org/abs/2403.01427>`_ has. The student's :math:`\sigma`
+    counts as at least 1, so that logits which begin near 0 grow.
 
     >>> Recipe(lr=0.005).replace(hidden_channels=128).lr
     0.005

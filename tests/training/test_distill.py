@@ -8,14 +8,15 @@ from bitgnn.training.distill import Objective, initialize
 from bitgnn.training.latent import latent_weights
 
 
-def reference_standardized(logits, standardize):
+def reference_standardized(logits, standardize, least):
     if standardize is None:
         return logits
     rows = [row - row.mean() for row in logits]
     sizes = [float((row**2).mean()) for row in rows]
     if standardize == "graph":
         sizes = [sum(sizes) / len(sizes)] * len(rows)
-    return torch.stack([row / (size + 1e-12) ** 0.5 for row, size in zip(rows, sizes, strict=True)])
+    found = [row / max(size**0.5, least) for row, size in zip(rows, sizes, strict=True)]
+    return torch.stack(found)
 
 
 def reference_loss(out, y, train, teacher, weight, temperature, standardize=None):
@@ -23,7 +24,10 @@ def reference_loss(out, y, train, teacher, weight, temperature, standardize=None
     scored = zip(out[train].double(), y[train], strict=True)
     entropy = [-float(row.log_softmax(0)[c]) for row, c in scored]
     loss = sum(entropy) / len(entropy)
-    pair = [reference_standardized(each.double(), standardize) for each in (out, teacher)]
+    pair = [
+        reference_standardized(each.double(), standardize, least)
+        for each, least in ((out, 1.0), (teacher, 1e-6))
+    ]
     for mine, theirs in zip(*pair, strict=True):
         p, q = ((row / temperature).exp() for row in (theirs, mine))
         p, q = p / p.sum(), q / q.sum()
@@ -72,16 +76,16 @@ def test_standardized_logits_have_no_scale(standardize):
     def taught(out, teacher):
         return Objective(recipe, y, train, Teacher(teacher, {}))(out) - plain(out)
 
-    assert float(taught(0.01 * logits + 5, logits)) == pytest.approx(0, abs=1e-5)
-    assert float(taught(other, logits)) == pytest.approx(
-        float(taught(3 * other, 0.1 * logits)), rel=1e-4
-    )
+    assert float(taught(99 * logits + 5, logits)) == pytest.approx(0, abs=1e-5)
+    first, second = taught(9 * other, logits), taught(99 * other, 0.1 * logits)
+    assert float(first) == pytest.approx(float(second), rel=1e-4)
+    assert float(taught(0.1 * logits, logits)) > 0.01  # Smaller than 1: to grow.
 
 
 def test_over_the_graph_nodes_keep_how_sure_they_are():
     logits = torch.tensor([[4.0, 0.0], [0.5, 0.0]])
     y, train = torch.tensor([0, 0]), torch.tensor([True, False])
-    other = torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # The same order, but both as sure.
+    other = torch.tensor([[9.0, 0.0], [9.0, 0.0]])  # The same order, but both as sure.
     found = {}
     for standardize in ("graph", "node"):
         recipe = Recipe(teacher="same", teacher_weight=100.0, standardize=standardize)
