@@ -6,7 +6,7 @@
 
 Every run is stored as it finishes and none takes place twice. Of everything the first seed is run
 first, so that a study which is stopped has a whole table of fewer seeds. `--load
-benchmarks/results/accuracy.jsonl` goes on from the runs that are published.
+benchmarks/results/accuracy.jsonl.gz` goes on from the runs that are published.
 """
 
 from collections.abc import Iterator, Sequence

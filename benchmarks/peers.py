@@ -342,7 +342,8 @@ def _version(package: str) -> str:
 
 def _of_packages(path: Path) -> Path:
     """Where the runs of other packages are: `bitgnn report` knows only bitgnn's precisions."""
-    return path.with_name(f"{path.stem}-packages{path.suffix}")
+    name, dot, kind = path.name.partition(".")
+    return path.with_name(f"{name}-packages{dot}{kind}")
 
 
 def _load(store: Store, peers: Store, path: Path | None) -> None:
@@ -410,7 +411,7 @@ def table(
             for spec in plan.specs(*each, side)
         }
         write_results(results, "peers", rows, markdown, opened, keys)
-        export_records(peers, _of_packages(results / "peers.jsonl"), keys)
+        export_records(peers, _of_packages(results / "peers.jsonl.gz"), keys)
     typer.echo(markdown)
 
 

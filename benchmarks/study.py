@@ -27,7 +27,7 @@ Images = Annotated[Path, typer.Option("--images", metavar="DIR", help="Where fig
 Load = Annotated[
     Path | None,
     typer.Option(
-        "--load", metavar="FILE", help="Put the runs of this .jsonl file into the store first."
+        "--load", metavar="FILE", help="Put the runs of this .jsonl.gz file into the store first."
     ),
 ]
 
@@ -84,7 +84,7 @@ def write_results(
     write_whole(folder / f"{name}.csv", rows_as_csv(rows).encode())
     write_whole(folder / f"{name}.md", markdown.encode())
     if store is not None:
-        export_records(store, folder / f"{name}.jsonl", keys)
+        export_records(store, folder / f"{name}.jsonl.gz", keys)
 
 
 def write_figure(path: Path, figure: Figure) -> None:

@@ -6,7 +6,7 @@
     python -m benchmarks.gap page                      # page, all figures, results/gap.*
 
 Every run is stored as it finishes and none takes place twice. Of everything the first seed is run
-first. `--load benchmarks/results/gap.jsonl` goes on from the runs that are published.
+first. `--load benchmarks/results/gap.jsonl.gz` goes on from the runs that are published.
 """
 
 import io
@@ -187,7 +187,7 @@ def _write_numbers(
     text = json.dumps({"setting": passport("cpu"), "rows": rows}, indent=1, allow_nan=False)
     write_whole(folder / "gap.json", f"{text}\n".encode())
     write_whole(folder / "gap.csv", rows_as_csv(rows).encode())
-    export_records(store, folder / "gap.jsonl", keys)
+    export_records(store, folder / "gap.jsonl.gz", keys)
 
 
 app = command_line(__doc__, run, figure, page)

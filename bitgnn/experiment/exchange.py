@@ -1,7 +1,9 @@
 r"""A result store as a text file: what one machine has run, another goes on from."""
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ def export_records(
 
     Args:
         store (Store): The store.
-        path (str or Path): The file, replaced if it is there.
+        path (str or Path): The file, replaced if it is there; compressed if its name ends with
+            :obj:`.gz`.
         keys ([str], optional): Which records. (default: :obj:`None`, all)
 
     Returns:
@@ -28,7 +31,9 @@ def export_records(
     """
     wanted = [record for record in store.records() if keys is None or record["key"] in keys]
     lines = [_line({**record, "curves": {}}) for record in wanted]
-    write_whole(Path(path), "".join(lines).encode())
+    content = "".join(lines).encode()
+    path = Path(path)
+    write_whole(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return len(lines)
 
 
@@ -43,12 +48,23 @@ def import_records(store: Store, path: str | os.PathLike[str]) -> int:
         How many of the records are new; the first record of a key stays as it is.
 
     Raises:
-        ValueError: If a line is no record, or one of another version of bitgnn, whose numbers
-            are not those that this one would give.
+        ValueError: If the file is damaged, a line is no record, or one of another version of
+            bitgnn, whose numbers are not those that this one would give.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    lines = enumerate(text.splitlines(), start=1)
+    lines = enumerate(_read(Path(path)).splitlines(), start=1)
     return store.put_all([_record(line, f"'{path}', line {number}") for number, line in lines])
+
+
+def _read(path: Path) -> str:
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"'{path}' is damaged ({error}): fetch it anew, or run without it"
+            ) from None
+    return content.decode()
 
 
 def _line(record: dict[str, Any]) -> str:

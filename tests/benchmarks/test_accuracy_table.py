@@ -69,7 +69,7 @@ def test_run_and_table(small, tmp_path, monkeypatch):
 
     # The runs that are published give the same table elsewhere.
     with Store(tmp_path / "other.sqlite") as other:
-        assert import_records(other, results / "accuracy.jsonl") == 12
+        assert import_records(other, results / "accuracy.jsonl.gz") == 12
     other = ["--store", tmp_path / "other.sqlite", *FAST]
     again = invoke("table", "--model", "mlp", "gcn", "--results", tmp_path / "again", *other)
     assert again == printed

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -48,7 +49,8 @@ def test_run_and_table(half, tmp_path, monkeypatch):
         assert row["accuracies"] == full["accuracies"]
         row = rows[model, "bitgnn"]
         assert row["diff_mean"] == pytest.approx(row["mean"] - full["mean"])
-    assert (tmp_path / "peers-packages.jsonl").read_text().count("\n") == 2 * 2 * 2
+    content = gzip.decompress((tmp_path / "peers-packages.jsonl.gz").read_bytes())
+    assert content.count(b"\n") == 2 * 2 * 2
 
 
 def test_the_recipes_of_packages(half):

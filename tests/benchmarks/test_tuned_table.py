@@ -1,3 +1,4 @@
+import gzip
 import json
 from dataclasses import replace
 
@@ -95,4 +96,6 @@ def test_command_line(tmp_path, monkeypatch):
     found = json.loads((results / "tuned.json").read_text())
     assert len(found["rows"]) == len(found["trials"]) == 4
     with Store(tmp_path / "s.sqlite") as store:
-        assert len((results / "tuned.jsonl").read_text().splitlines()) == len(store)
+        assert len(gzip.decompress((results / "tuned.jsonl.gz").read_bytes()).splitlines()) == len(
+            store
+        )

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -19,16 +20,35 @@ def store(tmp_path, records):
         yield store
 
 
-def test_round_trip(store, tmp_path):
-    assert export_records(store, tmp_path / "runs.jsonl") == 9
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz"])
+def test_round_trip(store, tmp_path, kind):
+    assert export_records(store, tmp_path / f"runs.{kind}") == 9
     with Store(tmp_path / "other.sqlite") as other:
-        assert import_records(other, tmp_path / "runs.jsonl") == 9
-        assert import_records(other, tmp_path / "runs.jsonl") == 0
+        assert import_records(other, tmp_path / f"runs.{kind}") == 9
+        assert import_records(other, tmp_path / f"runs.{kind}") == 0
         found = other.records()
-        assert export_records(other, tmp_path / "again.jsonl") == 9
+        assert export_records(other, tmp_path / f"again.{kind}") == 9
     assert found == [{**record, "curves": {}} for record in store.records()]
     assert rows_from_records(found) == rows_from_records(store.records())
-    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "runs.jsonl").read_bytes()
+    again, first = ((tmp_path / f"{name}.{kind}").read_bytes() for name in ("again", "runs"))
+    assert again == first
+
+
+def test_compressed_file_is_the_other_one(store, tmp_path):
+    for name in ("runs.jsonl", "runs.jsonl.gz"):
+        export_records(store, tmp_path / name)
+    plain, packed = ((tmp_path / name).read_bytes() for name in ("runs.jsonl", "runs.jsonl.gz"))
+    assert gzip.decompress(packed) == plain
+    assert len(packed) < len(plain) / 5
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"{}" + content])
+def test_damaged_file(store, tmp_path, damage):
+    path = tmp_path / "runs.jsonl.gz"
+    export_records(store, path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"runs.jsonl.gz' is damaged .*fetch it anew"):
+        import_records(store, path)
 
 
 def test_some_records(store, tmp_path):

@@ -54,7 +54,7 @@ def test_from_runs_to_page(gap, tmp_path):
         assert len(list(csv.DictReader(file))) == len(rows)
 
     # Another machine goes on from the published runs.
-    load = ["--load", str(results / "gap.jsonl")]
+    load = ["--load", str(results / "gap.jsonl.gz")]
     (line,) = (
         line.split()
         for line in gap("list", "layer", *load, store="other.sqlite").splitlines()
