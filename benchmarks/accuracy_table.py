@@ -3,6 +3,7 @@
     python -m benchmarks.accuracy_table run                  # trains what is missing
     python -m benchmarks.accuracy_table table                # writes results/accuracy.*
     python -m benchmarks.accuracy_table bars                 # says which of the bars are met
+    python -m benchmarks.accuracy_table figure               # draws the differences
 
 Every run is stored as it finishes and none takes place twice. Of everything the first seed is run
 first, so that a study which is stopped has a whole table of fewer seeds. `--load
@@ -19,14 +20,18 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.accuracy_bars import judge_all, verdicts_markdown
+from benchmarks.accuracy_figure import differences_figure
 from benchmarks.study import (
+    IMAGES,
     RESULTS,
+    Images,
     Load,
     Results,
     command_line,
     load_runs,
     main,
     markdown_table,
+    write_figure,
     write_results,
 )
 from bitgnn.cli import options
@@ -332,7 +337,30 @@ def bars(
     Console().print(Markdown(verdicts_markdown(verdicts)))
 
 
-app = command_line(__doc__, run, table, bars)
+def figure(
+    section: SectionNames = None,
+    dataset: Datasets = None,
+    model: Models = None,
+    seeds: Seeds = None,
+    recipe: options.RecipeName = "default",
+    settings: options.Settings = None,
+    store: options.StoreFile = None,
+    root: options.Root = None,
+    load: Load = None,
+    images: Images = IMAGES,
+) -> None:
+    """Draw the differences, one figure a section."""
+    choice = _choice(section, dataset, model, seeds, recipe, settings, root)
+    with Store(store) as opened:
+        load_runs(opened, load)
+        rows = table_rows(choice, opened)
+    for name in choice.sections:
+        mine = [row for row in rows if row["section"] == name]
+        if any(row["mean"] is not None for row in mine):
+            write_figure(images / f"accuracy-{name}.png", differences_figure(mine))
+
+
+app = command_line(__doc__, run, table, bars, figure)
 
 if __name__ == "__main__":
     main(app)

@@ -67,6 +67,11 @@ def test_run_and_table(small, tmp_path, monkeypatch):
     assert {bar["met"] for bar in found["bars"]} <= {None, False}
     assert len(list(csv.reader((results / "accuracy.csv").open()))) == 1 + len(rows)
 
+    invoke("figure", "--model", "mlp", "gcn", "--images", tmp_path / "images", *common)
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {
+        "accuracy-plain.png", "accuracy-wide.png"
+    }  # fmt: skip
+
     # The runs that are published give the same table elsewhere.
     with Store(tmp_path / "other.sqlite") as other:
         assert import_records(other, results / "accuracy.jsonl.gz") == 12
