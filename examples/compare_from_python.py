@@ -15,7 +15,7 @@ if __name__ == "__main__":  # Training runs in processes of its own.
         progress=False,
     )
     for row in comparison.rows:
-        line = f"{row['dataset']} {row['model']:4} {row['precision']:10} {row['mean']:.1f} %"
+        line = f"{row['dataset']} {row['model']:4} {row['precision']:14} {row['mean']:.1f} %"
         if row["diff_mean"] is not None:
             line += (
                 f", {row['diff_mean']:+.1f} points to 32-bit "
