@@ -24,8 +24,10 @@ from benchmarks.accuracy_figure import differences_figure
 from benchmarks.study import (
     IMAGES,
     RESULTS,
+    Datasets,
     Images,
     Load,
+    Models,
     Results,
     command_line,
     load_runs,
@@ -267,8 +269,6 @@ def _choice(
 SectionNames = Annotated[
     list[str] | None, typer.Option("--section", metavar="NAME...", help=" ".join(SECTIONS))
 ]
-Datasets = Annotated[list[str] | None, typer.Option("--dataset", metavar="NAME...")]
-Models = Annotated[list[str] | None, typer.Option("--model", metavar="NAME...")]
 Seeds = Annotated[
     str | None, typer.Option("--seeds", metavar="N", help="Fewer of the seeds: 5, 5:8 or 4,9.")
 ]

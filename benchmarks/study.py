@@ -22,6 +22,8 @@ RESULTS = Path(__file__).parent / "results"
 INTERRUPTED = 130  # the status of a command that was stopped by Ctrl-C
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
+Datasets = Annotated[list[str] | None, typer.Option("--dataset", metavar="NAME...")]
+Models = Annotated[list[str] | None, typer.Option("--model", metavar="NAME...")]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results go.")]
 Images = Annotated[Path, typer.Option("--images", metavar="DIR", help="Where figures go.")]
 Load = Annotated[
@@ -72,25 +74,26 @@ def write_results(
     folder: Path,
     name: str,
     rows: Sequence[Row],
-    markdown: str,
+    markdown: str | None,
     store: Store | None = None,
     keys: Collection[str] = (),
     **more: Any,
 ) -> None:
-    """Writes a table as JSON, CSV and Markdown, and its runs as JSON lines."""
+    """Writes a table as JSON, CSV and, if it is given, Markdown, and its runs as JSON lines."""
     found = {"setting": passport("cpu"), **more, "rows": list(rows)}
     text = json.dumps(found, indent=1, allow_nan=False) + "\n"
     write_whole(folder / f"{name}.json", text.encode())
     write_whole(folder / f"{name}.csv", rows_as_csv(rows).encode())
-    write_whole(folder / f"{name}.md", markdown.encode())
+    if markdown is not None:
+        write_whole(folder / f"{name}.md", markdown.encode())
     if store is not None:
         export_records(store, folder / f"{name}.jsonl.gz", keys)
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(path: Path, figure: Figure, dpi: int = 150) -> None:
     """Writes a figure as a PNG file, the same for the same numbers."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
 
 

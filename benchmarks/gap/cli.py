@@ -9,14 +9,11 @@ Every run is stored as it finishes and none takes place twice. Of everything the
 first. `--load benchmarks/results/gap.jsonl.gz` goes on from the runs that are published.
 """
 
-import io
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.gap.factors import FACTORS, Factor, factors_named
@@ -24,19 +21,29 @@ from benchmarks.gap.figure import draw
 from benchmarks.gap.page import HERE, make_page, read_readings
 from benchmarks.gap.plan import DATASETS, MODELS, Study, all_specs
 from benchmarks.gap.results import Found, find
-from benchmarks.study import IMAGES, RESULTS, Images, Load, Results, command_line, load_runs
+from benchmarks.study import (
+    IMAGES,
+    RESULTS,
+    Datasets,
+    Images,
+    Load,
+    Models,
+    Results,
+    command_line,
+    load_runs,
+    write_figure,
+    write_results,
+)
 from benchmarks.study import main as run_command_line
 from bitgnn.cli import options
 from bitgnn.cli.many import ManyValues
 from bitgnn.cli.output import print_table
-from bitgnn.experiment import Store, export_records
+from bitgnn.experiment import Store
 from bitgnn.experiment.command import parse_seeds
 from bitgnn.experiment.complete import complete
 from bitgnn.experiment.estimate import estimate_seconds
 from bitgnn.experiment.files import write_whole
-from bitgnn.experiment.passport import passport
 from bitgnn.experiment.progress import duration
-from bitgnn.experiment.report import rows_as_csv
 from bitgnn.training import Recipe
 from bitgnn.training.settings import parse_settings
 
@@ -46,8 +53,6 @@ DPI = 120
 Factors = Annotated[
     list[str] | None, typer.Argument(metavar="[FACTOR]...", help="See `list`; else all.")
 ]
-Datasets = Annotated[list[str] | None, typer.Option("--dataset", metavar="NAME...")]
-Models = Annotated[list[str] | None, typer.Option("--model", metavar="NAME...")]
 Docs = Annotated[Path, typer.Option("--docs", metavar="DIR", help="Where the page goes.")]
 
 
@@ -137,7 +142,9 @@ def page(
             if found.whole:
                 path = _write_figure(found, docs / "images" / "gap")
                 images[found.factor.name] = path.relative_to(docs).as_posix()
-        _write_numbers(known, opened, {spec.key for spec in all_specs(FACTORS, study)}, results)
+        rows = [row for found in known for row in found.published()]
+        keys = {spec.key for spec in all_specs(FACTORS, study)}
+        write_results(results, "gap", rows, None, opened, keys)
     text = make_page(known, study, images, readings)
     write_whole(docs / "gap-analysis.md", text.encode())
     typer.echo(docs / "gap-analysis.md")
@@ -169,25 +176,8 @@ def _left(factors: Sequence[Factor], study: Study, store: Store) -> tuple[str, s
 
 def _write_figure(found: Found, folder: Path) -> Path:
     path = folder / f"{found.factor.name}.png"
-    write_whole(path, _png(draw(found)))
+    write_figure(path, draw(found), DPI)
     return path
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    # Without the version that wrote it, equal figures are equal files.
-    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
-    return file.getvalue()
-
-
-def _write_numbers(
-    known: Sequence[Found], store: Store, keys: Collection[str], folder: Path
-) -> None:
-    rows = [row for found in known for row in found.published()]
-    text = json.dumps({"setting": passport("cpu"), "rows": rows}, indent=1, allow_nan=False)
-    write_whole(folder / "gap.json", f"{text}\n".encode())
-    write_whole(folder / "gap.csv", rows_as_csv(rows).encode())
-    export_records(store, folder / "gap.jsonl.gz", keys)
 
 
 app = command_line(__doc__, run, figure, page)

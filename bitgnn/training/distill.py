@@ -95,12 +95,25 @@ def initialize(model: nn.Module, recipe: Recipe, teacher: Teacher | None = None)
             f"just where the recipe has a teacher"
         )
     if recipe.start == "teacher" and teacher is not None:
-        try:
-            model.load_state_dict(dict(teacher.state))
-        except RuntimeError as error:
-            raise ValueError(
-                f"start='teacher' needs a teacher with the same parameters as the model: {error}"
-            ) from None
+        take_parameters(model, teacher)
     if recipe.latent_gain != 1.0:
         for weight in latent_weights(model):
             weight.mul_(recipe.latent_gain)
+
+
+def take_parameters(model: nn.Module, teacher: Teacher) -> None:
+    r"""Gives a model the parameters of its teacher.
+
+    Args:
+        model (torch.nn.Module): The model.
+        teacher (Teacher): The teacher.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    try:
+        model.load_state_dict(dict(teacher.state))
+    except RuntimeError as error:
+        raise ValueError(
+            f"start='teacher' needs a teacher with the same parameters as the model: {error}"
+        ) from None

@@ -25,3 +25,14 @@ def latent_weights(model: nn.Module) -> list[Parameter]:
         for layer in quantized_layers(model)
         if layer.quant is not None and layer.quant.weight_bits is not None
     ]
+
+
+def split_parameters(model: nn.Module) -> tuple[list[Parameter], list[Parameter]]:
+    r"""Returns the latent weights of a model, and its other parameters.
+
+    Args:
+        model (torch.nn.Module): The model.
+    """
+    latent = latent_weights(model)
+    quantized = {id(weight) for weight in latent}
+    return latent, [param for param in model.parameters() if id(param) not in quantized]

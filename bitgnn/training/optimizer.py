@@ -6,7 +6,7 @@ import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
-from bitgnn.training.latent import latent_weights
+from bitgnn.training.latent import split_parameters
 from bitgnn.training.recipe import Recipe
 
 OPTIMIZERS: dict[str, type[optim.Adam]] = {"adam": optim.Adam, "adamw": optim.AdamW}
@@ -19,9 +19,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> optim.Optimizer:
         model (torch.nn.Module): The model.
         recipe (Recipe): The hyper-parameters.
     """
-    latent = latent_weights(model)
-    quantized = {id(weight) for weight in latent}
-    others = [param for param in model.parameters() if id(param) not in quantized]
+    latent, others = split_parameters(model)
     groups: list[dict[str, object]] = [
         {"params": others, "lr": recipe.lr, "weight_decay": recipe.weight_decay},
     ]

@@ -16,8 +16,8 @@ from bitgnn.data.text import TextTask
 from bitgnn.kernels.sparse import from_scipy, to_scipy
 from bitgnn.nn import BitWideMLP
 from bitgnn.quant import Quant
-from bitgnn.training.distill import Teacher
-from bitgnn.training.latent import latent_weights
+from bitgnn.training.distill import Teacher, take_parameters
+from bitgnn.training.latent import split_parameters
 
 OnStep = Callable[[int, float], None]
 STARTS = ("scratch", "teacher")
@@ -265,18 +265,11 @@ def _initialize(model: nn.Module, recipe: TextRecipe, teacher: Teacher | None) -
             f"but {given}: pass `teacher=` to `fit_text` just where the recipe needs a teacher"
         )
     if recipe.start == "teacher" and teacher is not None:
-        try:
-            model.load_state_dict(dict(teacher.state))
-        except RuntimeError as error:
-            raise ValueError(
-                f"start='teacher' needs a teacher with the same parameters as the model: {error}"
-            ) from None
+        take_parameters(model, teacher)
 
 
 def _build_optimizer(model: nn.Module, recipe: TextRecipe) -> optim.Optimizer:
-    latent = latent_weights(model)
-    quantized = {id(weight) for weight in latent}
-    others = [param for param in model.parameters() if id(param) not in quantized]
+    latent, others = split_parameters(model)
     latent_lr = recipe.lr if recipe.latent_lr is None else recipe.latent_lr
     groups: list[dict[str, Any]] = [
         {"params": others, "lr": recipe.lr, "weight_decay": recipe.weight_decay},
