@@ -14,6 +14,7 @@ from bitgnn.experiment.passport import commit, device_name, machine, package_ver
 from bitgnn.experiment.store import default_path
 from bitgnn.experiment.teachers import teachers_dir
 from bitgnn.experiment.workers import default_workers
+from bitgnn.kernels import native
 
 EXTENSIONS = ("torch_scatter", "torch_sparse", "pyg_lib")
 
@@ -33,7 +34,7 @@ def info(root: options.Root = None) -> None:
     for name in EXTENSIONS:
         present = find_spec(name) is not None
         table.add_row(name, package_version(name) if present else "not installed")
-    table.add_row("native kernels", "none: reference path in use")
+    table.add_row("native kernels", native.status())
     table.add_row("machine", machine())
     gpus = [device_name(f"cuda:{index}") for index in range(torch.cuda.device_count())]
     table.add_row("devices", ", ".join(["cpu", *gpus]))

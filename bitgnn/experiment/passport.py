@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import bitgnn
+from bitgnn.kernels import native
 
 
 def passport(device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -28,6 +29,7 @@ def passport(device: str | torch.device = "cpu") -> dict[str, Any]:
         "machine": machine(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "kernels": native.isa(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -5,6 +5,7 @@ from bitgnn.kernels.blockwise import blockwise_linear, pays_blockwise
 from bitgnn.kernels.dropout import Dropout, dropout
 from bitgnn.kernels.linear import quantized_linear
 from bitgnn.kernels.memo import Fingerprint, Memo
+from bitgnn.kernels.rows import quantize_rows
 from bitgnn.kernels.sparse import is_fast, sparse_product, with_values
 from bitgnn.kernels.spmm import spmm
 
@@ -17,6 +18,7 @@ __all__ = [
     "graph_attention",
     "is_fast",
     "pays_blockwise",
+    "quantize_rows",
     "quantized_linear",
     "sparse_product",
     "spmm",

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bitgnn.kernels import native
 from bitgnn.kernels.dropout import dropout
 from bitgnn.kernels.memo import Memo
 from bitgnn.kernels.sparse import bag_product, csr_matrix, transposition, with_values
@@ -29,9 +30,10 @@ def graph_attention(
         \mathbf{x}_j, \quad \alpha_{i,j} = \mathrm{softmax}_{j \in \mathcal{N}(i)}
         \left( \mathrm{LeakyReLU}(s_j + t_i) \right),
 
-    with dropout :math:`d_{i,j}`. There is never a tensor of edges times channels: sums over
-    neighbors are products of sparse matrices (:mod:`bitgnn.kernels.sparse`). In the backward
-    pass, with the gradient :math:`\mathbf{g}_i` of :math:`\mathbf{y}_i`,
+    with dropout :math:`d_{i,j}`. There is never a tensor of edges times channels: the native
+    kernel gathers neighbors, and without it sums over them are products of sparse matrices
+    (:mod:`bitgnn.kernels.sparse`). In the backward pass, with the gradient
+    :math:`\mathbf{g}_i` of :math:`\mathbf{y}_i`,
 
     .. math::
         \nabla_{e_{i,j}} = \alpha_{i,j} \, ( d_{i,j} \, \mathbf{g}_i^{\top} \mathbf{x}_j -
@@ -43,8 +45,8 @@ def graph_attention(
         adj_t (torch.Tensor): The adjacency matrix (CSR, on a CPU), with targets as rows, whose
             values do not count.
         x (torch.Tensor): The features of each source and head.
-        score_src (torch.Tensor): The score :math:`s` of each head and source.
-        score_dst (torch.Tensor): The score :math:`t` of each head and target.
+        score_src (torch.Tensor): The score :math:`s` of each source and head.
+        score_dst (torch.Tensor): The score :math:`t` of each target and head.
         negative_slope (float, optional): The slope of LeakyReLU below zero.
             (default: :obj:`0.2`)
         p (float, optional): The dropout of attention coefficients. (default: :obj:`0.0`)
@@ -53,12 +55,59 @@ def graph_attention(
     Shapes:
         - **adj_t:** :math:`(N, M)`
         - **x:** :math:`(M, H, C)`
-        - **score_src:** :math:`(H, M)`
-        - **score_dst:** :math:`(H, N)`
+        - **score_src:** :math:`(M, H)`
+        - **score_dst:** :math:`(N, H)`
         - **output:** :math:`(N, H, C)`
     """
     p = p if training else 0.0
-    return _GraphAttention.apply(x, score_src, score_dst, adj_t, negative_slope, p)
+    operands = x, score_src, score_dst
+    if native.applies(*operands) and x.size(1) <= native.MOST_HEADS and _fits(adj_t) and p < 1.0:
+        return _NativeAttention.apply(*operands, adj_t, negative_slope, p)
+    return _GraphAttention.apply(*operands, adj_t, negative_slope, p)
+
+
+def _fits(adj_t: Tensor) -> bool:
+    return adj_t.values().numel() < 2**31
+
+
+class _NativeAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        score_src: Tensor,
+        score_dst: Tensor,
+        adj_t: Tensor,
+        negative_slope: float,
+        p: float,
+    ) -> Tensor:
+        x, src, dst = (each.contiguous() for each in (x, score_src, score_dst))
+        edges = adj_t.values().numel(), x.size(1)
+        noise = native.uniform(edges, native.draw_seed()) if p > 0.0 else None
+        saved = native.attention(adj_t, x, src, dst, negative_slope, p, noise)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(adj_t, x, src, dst, *saved)
+        ctx.negative_slope = negative_slope
+        return saved[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        adj_t, x, score_src, score_dst, out, alpha, weight = ctx.saved_tensors
+        transpose = transposition(adj_t)
+        grads = native.attention_backward(
+            adj_t,
+            (transpose.crow, transpose.col, transpose.order),
+            x,
+            score_src,
+            score_dst,
+            ctx.negative_slope,
+            grad.contiguous(),
+            out,
+            alpha,
+            weight,
+        )
+        return *grads, None, None, None
 
 
 class _GraphAttention(torch.autograd.Function):
@@ -78,8 +127,8 @@ class _GraphAttention(torch.autograd.Function):
         outs, saved = [], []
         for heads in groups:
             adj, x_k = _side_by_side(adj_t, heads), _stacked(x, heads)
-            score = score_src[heads].flatten().index_select(0, adj.col_indices())
-            score = score.add_(_of_target(adj, score_dst[heads].flatten()))
+            src, dst = (each[:, heads].t().flatten() for each in (score_src, score_dst))
+            score = src.index_select(0, adj.col_indices()).add_(_of_target(adj, dst))
             alpha = _softmax(adj, F.leaky_relu(score, negative_slope))
             weight = dropout(alpha, p)
             outs.append(bag_product(adj.crow_indices(), adj.col_indices(), weight, x_k))
@@ -107,7 +156,7 @@ class _GraphAttention(torch.autograd.Function):
             grad_src.append(_sum_at(adj.col_indices(), grad_e, adj.size(1)))
             grad_dst.append(_sum_at(_targets(adj), grad_e, adj.size(0)))
         size = grad.size(1)
-        grad_scores = (torch.cat(each).view(size, -1) for each in (grad_src, grad_dst))
+        grad_scores = (torch.cat(each).view(size, -1).t() for each in (grad_src, grad_dst))
         return _unstacked(grad_x, size), *grad_scores, None, None, None
 
 

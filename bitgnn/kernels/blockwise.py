@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from bitgnn.kernels.linear import bias_grad, flat, rescale_
-from bitgnn.quant import QuantConfig, quantize_rows, round_rows
+from bitgnn.kernels.rows import quantize_rows, round_rows
+from bitgnn.quant import QuantConfig
 
 BLOCK = 2**18  # Elements of a block of rows: 1 MiB, which a core's caches hold.
 PAYS = 2**20  # Below, the rows as a whole are in the cache.

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import pays_blockwise, with_values
+from bitgnn.kernels import pays_blockwise, quantize_rows, with_values
 from bitgnn.nn.static import StaticMemo
-from bitgnn.quant import QuantConfig, dequantize_rows, quantize_rows, straight_through
+from bitgnn.quant import QuantConfig, dequantize_rows, straight_through
 
 
 class Rows(NamedTuple):

@@ -6,6 +6,7 @@ import torch
 
 import bitgnn
 from bitgnn.experiment.passport import commit, device_name, package_version, passport
+from bitgnn.kernels import native
 
 
 def test_passport():
@@ -17,6 +18,7 @@ def test_passport():
     assert found["threads"] == torch.get_num_threads()
     assert datetime.fromisoformat(found["time"]).utcoffset().total_seconds() == 0
     assert "cores" in found["machine"]
+    assert found["kernels"] == native.isa()
 
 
 def test_commit_is_a_full_hash_or_none():

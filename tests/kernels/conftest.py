@@ -2,6 +2,8 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from bitgnn.kernels import native
+
 
 @st.composite
 def csr(draw, square=False, dtype=None):
@@ -19,3 +21,13 @@ def csr(draw, square=False, dtype=None):
 @pytest.fixture
 def matrix():
     return torch.tensor([[1.0, 0, 2], [0, 0, 0], [0, -3, 0], [4, 5, 6]]).to_sparse_csr()
+
+
+@pytest.fixture(scope="module", params=["native", "reference"])
+def form(request):
+    """Runs the tests of a module with native kernels and without."""
+    if request.param == "native" and not native.enabled():
+        pytest.skip("There are no native kernels")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BITGNN_NATIVE", "1" if request.param == "native" else "0")
+        yield request.param

@@ -7,6 +7,8 @@ from bitgnn.kernels import blockwise, blockwise_linear, pays_blockwise, quantize
 from bitgnn.nn import BitLinear
 from bitgnn.quant import QuantConfig, quantize_rows, quantize_weight
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):

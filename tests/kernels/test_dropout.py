@@ -3,6 +3,8 @@ import torch
 
 from bitgnn.kernels import Dropout, dropout
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_share_and_scale(p):

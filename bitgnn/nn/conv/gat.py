@@ -106,4 +106,4 @@ class BitGATConv(GATConv):
         # of a diagonal.
         heads = torch.eye(self.heads, dtype=h.dtype).view(-1, self.heads, 1)
         src, dst = ((heads * att).flatten(start_dim=1) for att in (self.att_src, self.att_dst))
-        return src @ h.t(), dst @ h.t()
+        return h @ src.t(), h @ dst.t()

@@ -1,0 +1,43 @@
+import torch
+from torch import Tensor
+
+from bitgnn import quant
+from bitgnn.kernels import native
+from bitgnn.kernels.sparse import with_values
+from bitgnn.quant import QuantConfig
+
+
+def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
+    r"""The :func:`bitgnn.quant.quantize_rows` that reads and writes memory once: the same numbers.
+
+    Args:
+        x (torch.Tensor): The activations, dense or a sparse matrix.
+        config (QuantConfig): Bits and range.
+
+    Shapes:
+        As in :func:`bitgnn.quant.quantize_rows`.
+    """
+    x = x.detach()
+    bounds = *config.activation_range, config.eps
+    if x.layout == torch.sparse_csr and native.applies(x.values()):
+        values, scale = native.quantize_rows(x.values(), *bounds, x.crow_indices())
+        return with_values(x, values), scale
+    if x.layout == torch.strided and x.dim() > 0 and native.applies(x):
+        return native.quantize_rows(x, *bounds)
+    return quant.quantize_rows(x, config)
+
+
+def round_rows(x: Tensor, scale: Tensor, config: QuantConfig) -> Tensor:
+    r"""Returns the integers of rows whose scale is known (:func:`bitgnn.quant.round_rows`).
+
+    Args:
+        x (torch.Tensor): The activations.
+        scale (torch.Tensor): The scale of each row.
+        config (QuantConfig): Bits and range.
+
+    Shapes:
+        As in :func:`bitgnn.quant.round_rows`.
+    """
+    if native.applies(x):  # To find the scale once more costs nothing beside reading the row.
+        return quantize_rows(x, config)[0]
+    return quant.round_rows(x, scale, config)

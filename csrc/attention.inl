@@ -1,0 +1,230 @@
+// Attention over the neighbors of each target (GAT): scores, softmax and the weighted sum in one
+// pass, and its gradients in two, one over targets and one over sources.
+#pragma once
+
+#include <cmath>
+
+#include "kernels.h"
+#include "common.inl"
+
+namespace bitgnn::BITGNN_ISA {
+
+constexpr int64_t MOST_HEADS = 256;
+constexpr int64_t TARGETS = 16;  // that a thread takes at once
+
+BITGNN_INLINE double exponential(double x) { return std::exp(x); }
+
+// exp(x) for x <= 0 to 2 units in the last place: 2^n e^r with |r| <= ln(2) / 2, the latter by its
+// Taylor polynomial. In a loop, the compiler makes vectors of it.
+BITGNN_INLINE float exponential(float x) {
+    constexpr float lowest = -87.0f, rounding = 0x1.8p23f;
+    const float bounded = x < lowest ? lowest : x;  // NaN stays
+    const float n = (bounded * 1.44269504f + rounding) - rounding;
+    const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+    float sum = 1.0f / 5040;
+    sum = sum * r + 1.0f / 720;
+    sum = sum * r + 1.0f / 120;
+    sum = sum * r + 1.0f / 24;
+    sum = sum * r + 1.0f / 6;
+    sum = sum * r + 0.5f;
+    sum = sum * r + 1.0f;
+    sum = sum * r + 1.0f;
+    const std::int32_t exponent = (static_cast<std::int32_t>(n) + 127) << 23;
+    float power;
+    std::memcpy(&power, &exponent, sizeof power);
+    return sum * power;
+}
+
+// The inner product of N numbers, a power of two, in log2(N) steps instead of one by one.
+template <class T, int N>
+BITGNN_INLINE T inner_product(const T* a, const T* b) {
+    T sum[N];
+#pragma GCC unroll 64
+    for (int k = 0; k < N; ++k) sum[k] = a[k] * b[k];
+#pragma GCC unroll 8
+    for (int half = N / 2; half > 0; half /= 2) {
+#pragma GCC unroll 32
+        for (int k = 0; k < half; ++k) sum[k] += sum[k + half];
+    }
+    return sum[0];
+}
+
+template <class T>
+BITGNN_INLINE T inner_product(const T* a, const T* b, int64_t count) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < count; ++k) sum += a[k] * b[k];
+    return sum;
+}
+
+// The coefficients of the edges of one target: softmax over its neighbors, head by head.
+template <class T>
+BITGNN_INLINE void coefficients(const Attention<T>& a, int64_t target, T* alpha) {
+    const int64_t heads = a.heads, begin = a.adj.crow[target], end = a.adj.crow[target + 1];
+    const T slope = a.negative_slope;
+    const T* dst = a.score_dst + target * heads;
+    T top[MOST_HEADS], sum[MOST_HEADS];
+    for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, sum[h] = 0;
+    for (int64_t e = begin; e < end; ++e) {
+        const T* src = a.score_src + a.adj.col[e] * heads;
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) {
+            const T score = src[h] + dst[h];
+            const T s = score > 0 ? score : slope * score;
+            alpha[e * heads + h] = s;
+            top[h] = s > top[h] ? s : top[h];
+        }
+    }
+    for (int64_t e = begin; e < end; ++e) {
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) alpha[e * heads + h] -= top[h];
+    }
+#pragma omp simd
+    for (int64_t k = begin * heads; k < end * heads; ++k) alpha[k] = exponential(alpha[k]);
+    for (int64_t e = begin; e < end; ++e) {
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) sum[h] += alpha[e * heads + h];
+    }
+    for (int64_t h = 0; h < heads; ++h) sum[h] = 1 / sum[h];
+    for (int64_t e = begin; e < end; ++e) {
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) alpha[e * heads + h] *= sum[h];
+    }
+}
+
+// C is the number of channels of a head where it is known at compile time, else 0.
+template <class T, int C>
+void attention_of(Attention<T> a, const float* noise, float p, T* out, T* alpha, T* weight,
+                  int threads) {
+    const int64_t heads = a.heads, channels = C ? C : a.channels, width = heads * channels;
+    const int64_t last = a.adj.crow[a.adj.rows];
+    const T kept = 1 / (1 - T(p));
+#pragma omp parallel for schedule(dynamic, TARGETS) num_threads(threads) if (threads > 1)
+    for (int64_t target = 0; target < a.adj.rows; ++target) {
+        const int64_t begin = a.adj.crow[target], end = a.adj.crow[target + 1];
+        coefficients(a, target, alpha);
+        if (noise) {
+#pragma omp simd
+            for (int64_t k = begin * heads; k < end * heads; ++k) {
+                weight[k] = alpha[k] * (noise[k] >= p ? kept : T(0));
+            }
+        }
+        const T* share = noise ? weight : alpha;
+        T* to = out + target * width;
+        std::memset(to, 0, static_cast<std::size_t>(width) * sizeof(T));
+        for (int64_t e = begin; e < end; ++e) {
+            if (e + AHEAD < last) {
+                prefetch(a.x + a.adj.col[e + AHEAD] * width, width * int64_t(sizeof(T)));
+            }
+            const T* from = a.x + a.adj.col[e] * width;
+            for (int64_t h = 0; h < heads; ++h) {
+                const T w = share[e * heads + h];
+#pragma omp simd
+                for (int64_t c = 0; c < channels; ++c) {
+                    to[h * channels + c] += w * from[h * channels + c];
+                }
+            }
+        }
+    }
+}
+
+template <class T, int C>
+void attention_backward_of(Attention<T> a, Transposed t, const T* grad, const T* out,
+                           const T* alpha, const T* weight, T* grad_edge, T* grad_x, T* grad_src,
+                           T* grad_dst, int threads) {
+    const int64_t heads = a.heads, channels = C ? C : a.channels, width = heads * channels;
+    const int64_t last = a.adj.crow[a.adj.rows];
+    const T slope = a.negative_slope;
+    const auto product = [=](const T* x, const T* y) {
+        if constexpr (C > 0) return inner_product<T, C>(x, y);
+        return inner_product(x, y, channels);
+    };
+#pragma omp parallel for schedule(dynamic, TARGETS) num_threads(threads) if (threads > 1)
+    for (int64_t target = 0; target < a.adj.rows; ++target) {
+        const T* g = grad + target * width;
+        const T* o = out + target * width;
+        const T* dst = a.score_dst + target * heads;
+        T inner[MOST_HEADS], sum[MOST_HEADS], products[MOST_HEADS];
+        for (int64_t h = 0; h < heads; ++h) {
+            inner[h] = product(g + h * channels, o + h * channels);
+            sum[h] = 0;
+        }
+        for (int64_t e = a.adj.crow[target]; e < a.adj.crow[target + 1]; ++e) {
+            if (e + AHEAD < last) {
+                prefetch(a.x + a.adj.col[e + AHEAD] * width, width * int64_t(sizeof(T)));
+            }
+            const T* from = a.x + a.adj.col[e] * width;
+            const T* src = a.score_src + a.adj.col[e] * heads;
+            for (int64_t h = 0; h < heads; ++h) {
+                products[h] = product(g + h * channels, from + h * channels);
+            }
+#pragma omp simd
+            for (int64_t h = 0; h < heads; ++h) {
+                const int64_t at = e * heads + h;
+                const T all = weight[at] * products[h] - alpha[at] * inner[h];
+                const T of_score = all * (src[h] + dst[h] > 0 ? T(1) : slope);
+                grad_edge[at] = of_score;
+                sum[h] += of_score;
+            }
+        }
+        std::memcpy(grad_dst + target * heads, sum, static_cast<std::size_t>(heads) * sizeof(T));
+    }
+#pragma omp parallel for schedule(dynamic, TARGETS) num_threads(threads) if (threads > 1)
+    for (int64_t source = 0; source < t.csr.rows; ++source) {
+        T* to = grad_x + source * width;
+        T* sum = grad_src + source * heads;
+        std::memset(to, 0, static_cast<std::size_t>(width) * sizeof(T));
+        std::memset(sum, 0, static_cast<std::size_t>(heads) * sizeof(T));
+        for (int64_t k = t.csr.crow[source]; k < t.csr.crow[source + 1]; ++k) {
+            if (k + AHEAD < last) {
+                const int64_t edge = t.order[k + AHEAD] * heads;
+                prefetch(grad + t.csr.col[k + AHEAD] * width, width * int64_t(sizeof(T)));
+                prefetch(weight + edge, heads * int64_t(sizeof(T)));
+                prefetch(grad_edge + edge, heads * int64_t(sizeof(T)));
+            }
+            const T* g = grad + t.csr.col[k] * width;
+            const T* share = weight + t.order[k] * heads;
+            const T* of_score = grad_edge + t.order[k] * heads;
+#pragma omp simd
+            for (int64_t h = 0; h < heads; ++h) sum[h] += of_score[h];
+            for (int64_t h = 0; h < heads; ++h) {
+                const T w = share[h];
+#pragma omp simd
+                for (int64_t c = 0; c < channels; ++c) {
+                    to[h * channels + c] += w * g[h * channels + c];
+                }
+            }
+        }
+    }
+}
+
+template <class T>
+void attention(Attention<T> a, const float* noise, float p, T* out, T* alpha, T* weight,
+               int threads) {
+    auto run = attention_of<T, 0>;
+    switch (a.channels) {
+        case 8: run = attention_of<T, 8>; break;
+        case 16: run = attention_of<T, 16>; break;
+        case 32: run = attention_of<T, 32>; break;
+        case 64: run = attention_of<T, 64>; break;
+        default: break;
+    }
+    run(a, noise, p, out, alpha, weight, threads);
+}
+
+template <class T>
+void attention_backward(Attention<T> a, Transposed t, const T* grad, const T* out, const T* alpha,
+                        const T* weight, T* grad_edge, T* grad_x, T* grad_src, T* grad_dst,
+                        int threads) {
+    auto run = attention_backward_of<T, 0>;
+    switch (a.channels) {
+        case 8: run = attention_backward_of<T, 8>; break;
+        case 16: run = attention_backward_of<T, 16>; break;
+        case 32: run = attention_backward_of<T, 32>; break;
+        case 64: run = attention_backward_of<T, 64>; break;
+        default: break;
+    }
+    run(a, t, grad, out, alpha, weight, grad_edge, grad_x, grad_src, grad_dst, threads);
+}
+
+}  // namespace bitgnn::BITGNN_ISA

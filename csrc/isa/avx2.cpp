@@ -1,0 +1,3 @@
+// x86-64 with AVX2 and FMA.
+#define BITGNN_ISA avx2
+#include "../kernels.inl"

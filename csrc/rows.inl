@@ -1,0 +1,63 @@
+// The quantization of rows.
+#pragma once
+
+#include "kernels.h"
+#include "common.inl"
+
+namespace bitgnn::BITGNN_ISA {
+
+template <class T>
+struct Bits;
+template <>
+struct Bits<float> {
+    using type = std::uint32_t;
+    static constexpr float rounding = 0x1.8p23f;
+};
+template <>
+struct Bits<double> {
+    using type = std::uint64_t;
+    static constexpr double rounding = 0x1.8p52;
+};
+
+// The largest |x|, NaN if there is one: among numbers without a sign, the order of their bits is
+// their own, and NaN comes last.
+template <class T>
+BITGNN_INLINE T largest(const T* x, int64_t count) {
+    using U = typename Bits<T>::type;
+    constexpr U magnitude = static_cast<U>(~U{0}) >> 1;
+    U most = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t k = 0; k < count; ++k) {
+        U bits;
+        std::memcpy(&bits, x + k, sizeof bits);
+        bits &= magnitude;
+        most = bits > most ? bits : most;
+    }
+    T out;
+    std::memcpy(&out, &most, sizeof out);
+    return out;
+}
+
+template <class T>
+void quantize_rows(const T* x, const int64_t* offsets, int64_t rows, int64_t width, T high, T top,
+                   T eps, T* x_q, T* scale, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t row = 0; row < rows; ++row) {
+        const int64_t begin = offsets ? offsets[row] : row * width;
+        const int64_t count = offsets ? offsets[row + 1] - begin : width;
+        const T* from = x + begin;
+        T* to = x_q + begin;
+        T s = largest(from, count) / high;
+        s = s < eps ? eps : s;  // NaN stays
+        scale[row] = s;
+        // What is so large that it has no digits behind the point rounds to even when it is added.
+        constexpr T rounding = Bits<T>::rounding;
+#pragma omp simd
+        for (int64_t k = 0; k < count; ++k) {
+            const T whole = (from[k] / s + rounding) - rounding;
+            to[k] = whole > top ? top : whole;
+        }
+    }
+}
+
+}  // namespace bitgnn::BITGNN_ISA
