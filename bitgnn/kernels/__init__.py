@@ -8,6 +8,7 @@ from bitgnn.kernels.memo import Fingerprint, Memo
 from bitgnn.kernels.rows import quantize_rows
 from bitgnn.kernels.sparse import is_fast, sparse_product, with_values
 from bitgnn.kernels.spmm import spmm
+from bitgnn.kernels.weight import quantize_weight
 
 __all__ = [
     "Dropout",
@@ -19,6 +20,7 @@ __all__ = [
     "is_fast",
     "pays_blockwise",
     "quantize_rows",
+    "quantize_weight",
     "quantized_linear",
     "sparse_product",
     "spmm",

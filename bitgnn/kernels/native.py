@@ -44,20 +44,29 @@ def enabled() -> bool:
 
 
 def applies(*tensors: Tensor) -> bool:
-    """Whether native kernels take tensors: dense ones of one type, on a CPU.
+    """Whether native kernels take tensors: there are some, and tensors are plain.
 
     Args:
         *tensors (torch.Tensor): The tensors.
     """
-    first = tensors[0]
+    return enabled() and is_plain(*tensors)
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether tensors are nothing but numbers in memory, dense and of one type of 32 or 64 bits on
+    a CPU, that no transformation of torch looks on.
+
+    Args:
+        *tensors (torch.Tensor): The tensors.
+    """
+    dtype = tensors[0].dtype
     return (
-        enabled()
-        and first.dtype in DTYPES
+        dtype in DTYPES
         and all(
             type(x) in PLAIN
             and x.layout == torch.strided
             and x.device.type == "cpu"
-            and x.dtype == first.dtype
+            and x.dtype == dtype
             for x in tensors
         )
         and not torch.compiler.is_compiling()

@@ -1,9 +1,10 @@
 import torch
 from torch import Tensor
 
+from bitgnn.kernels import quantize_weight
 from bitgnn.nn.functional import bit_linear, linear_product
 from bitgnn.nn.linear import BitLinear
-from bitgnn.quant import Quant, quantize_weight
+from bitgnn.quant import Quant
 
 
 class BitEmbeddingBag(BitLinear):

@@ -2,9 +2,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import blockwise_linear, quantized_linear, sparse_product
+from bitgnn.kernels import blockwise_linear, quantize_weight, quantized_linear, sparse_product
 from bitgnn.nn.rows import Deferred, RowQuantizer
-from bitgnn.quant import QuantConfig, quantize_weight, straight_through
+from bitgnn.quant import QuantConfig, straight_through
 
 
 def bit_linear(

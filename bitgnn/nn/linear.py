@@ -3,9 +3,10 @@ import torch_geometric.nn
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
+from bitgnn.kernels import quantize_weight
 from bitgnn.nn.functional import bit_linear, linear_product
 from bitgnn.nn.rows import RowQuantizer
-from bitgnn.quant import Quant, QuantConfig, quantize_weight, resolve_quant
+from bitgnn.quant import Quant, QuantConfig, resolve_quant
 
 
 class BitLinear(torch_geometric.nn.Linear):

@@ -4,7 +4,7 @@ from torch import Tensor
 from bitgnn.quant.config import QuantConfig
 
 
-def weight_scale(weight: Tensor, config: QuantConfig) -> Tensor:
+def weight_scale(weight: Tensor, config: QuantConfig, median: Tensor | None = None) -> Tensor:
     r"""Computes the scale :math:`s_w` of a weight matrix.
 
     For ternary weights it is :math:`\mathrm{measure}(|\mathbf{W}|)`. For
@@ -19,6 +19,8 @@ def weight_scale(weight: Tensor, config: QuantConfig) -> Tensor:
     Args:
         weight (torch.Tensor): The latent weight.
         config (QuantConfig): Measure, granularity and bits.
+        median (torch.Tensor, optional): The lower median of :math:`|\mathbf{W}|`, of the shape
+            of the output, if it is known. (default: :obj:`None`)
 
     Shapes:
         - **weight:** :math:`(F_{out}, F_{in})`
@@ -37,7 +39,7 @@ def weight_scale(weight: Tensor, config: QuantConfig) -> Tensor:
     else:
         scale = _reduce(torch.mean, size, config)
         if config.weight_measure == "absmedian":
-            median = _median(size, config)
+            median = _median(size, config) if median is None else median
             scale = torch.where(median <= config.eps, scale, median)
         if not config.ternary:
             scale = scale * (2 / top**0.5)
@@ -58,6 +60,7 @@ def quantize_weight(
     weight: Tensor,
     config: QuantConfig,
     training: bool = False,
+    median: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Quantizes a weight matrix to integers and a scale,
 
@@ -73,13 +76,14 @@ def quantize_weight(
         config (QuantConfig): Measure, granularity, bits and rounding.
         training (bool, optional): Whether stochastic rounding applies.
             (default: :obj:`False`)
+        median (torch.Tensor, optional): As in :func:`weight_scale`. (default: :obj:`None`)
 
     Shapes:
         - **weight:** :math:`(F_{out}, F_{in})`
         - **outputs:** :math:`\mathbf{W}_q` of :math:`(F_{out}, F_{in})` and
           :math:`s_w` of :math:`()` or :math:`(F_{out}, 1)`
     """
-    scale = weight_scale(weight, config)
+    scale = weight_scale(weight, config, median)
     low, high = config.weight_range
     ratio = weight.detach().to(scale.dtype) / scale
     if training and config.rounding == "stochastic":
