@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "kernels.h"
 #include "common.inl"
@@ -35,42 +36,45 @@ BITGNN_INLINE float exponential(float x) {
     return sum * power;
 }
 
-// The inner product of N numbers, a power of two, in log2(N) steps instead of one by one.
-template <class T, int N>
-BITGNN_INLINE T inner_product(const T* a, const T* b) {
-    T sum[N];
-#pragma GCC unroll 64
-    for (int k = 0; k < N; ++k) sum[k] = a[k] * b[k];
-#pragma GCC unroll 8
-    for (int half = N / 2; half > 0; half /= 2) {
+// The inner products of two rows, head by head.
+template <class T, int H, int C>
+BITGNN_INLINE void inner_products(const T* a, const T* b, int64_t heads, int64_t channels, T* out) {
+    if constexpr (H > 1 && C > 0) {
+        // Across heads, as many sums at once as there are lanes, instead of along their channels.
+        T products[H * C];
+#pragma omp simd
+        for (int k = 0; k < H * C; ++k) products[k] = a[k] * b[k];
+#pragma omp simd
+        for (int h = 0; h < H; ++h) {
+            T sum = 0;
 #pragma GCC unroll 32
-        for (int k = 0; k < half; ++k) sum[k] += sum[k + half];
-    }
-    return sum[0];
-}
-
-template <class T>
-BITGNN_INLINE T inner_product(const T* a, const T* b, int64_t count) {
-    T sum = 0;
+            for (int c = 0; c < C; ++c) sum += products[h * C + c];
+            out[h] = sum;
+        }
+    } else {
+        for (int64_t h = 0; h < heads; ++h) {
+            T sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < count; ++k) sum += a[k] * b[k];
-    return sum;
+            for (int64_t c = 0; c < channels; ++c) sum += a[h * channels + c] * b[h * channels + c];
+            out[h] = sum;
+        }
+    }
 }
 
 // The coefficients of the edges of one target: softmax over its neighbors, head by head.
-template <class T>
+template <class T, int H>
 BITGNN_INLINE void coefficients(const Attention<T>& a, int64_t target, T* alpha) {
-    const int64_t heads = a.heads, begin = a.adj.crow[target], end = a.adj.crow[target + 1];
+    const int64_t heads = H ? H : a.heads, begin = a.adj.crow[target], end = a.adj.crow[target + 1];
     const T slope = a.negative_slope;
     const T* dst = a.score_dst + target * heads;
-    T top[MOST_HEADS], sum[MOST_HEADS];
+    T top[H ? H : MOST_HEADS], sum[H ? H : MOST_HEADS];
     for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, sum[h] = 0;
     for (int64_t e = begin; e < end; ++e) {
         const T* src = a.score_src + a.adj.col[e] * heads;
 #pragma omp simd
         for (int64_t h = 0; h < heads; ++h) {
             const T score = src[h] + dst[h];
-            const T s = score > 0 ? score : slope * score;
+            const T s = score * (score > 0 ? T(1) : slope);
             alpha[e * heads + h] = s;
             top[h] = s > top[h] ? s : top[h];
         }
@@ -92,17 +96,23 @@ BITGNN_INLINE void coefficients(const Attention<T>& a, int64_t target, T* alpha)
     }
 }
 
-// C is the number of channels of a head where it is known at compile time, else 0.
-template <class T, int C>
-void attention_of(Attention<T> a, const float* noise, float p, T* out, T* alpha, T* weight,
-                  int threads) {
-    const int64_t heads = a.heads, channels = C ? C : a.channels, width = heads * channels;
+// H heads of C channels; 0 is a number that is not known at compile time.
+template <class T, int H, int C>
+struct Forward {
+    static void run(Attention<T> a, const float* noise, float p, T* out, T* alpha, T* weight,
+                    int threads);
+};
+
+template <class T, int H, int C>
+void Forward<T, H, C>::run(Attention<T> a, const float* noise, float p, T* out, T* alpha,
+                           T* weight, int threads) {
+    const int64_t heads = H ? H : a.heads, channels = C ? C : a.channels, width = heads * channels;
     const int64_t last = a.adj.crow[a.adj.rows];
     const T kept = 1 / (1 - T(p));
 #pragma omp parallel for schedule(dynamic, TARGETS) num_threads(threads) if (threads > 1)
     for (int64_t target = 0; target < a.adj.rows; ++target) {
         const int64_t begin = a.adj.crow[target], end = a.adj.crow[target + 1];
-        coefficients(a, target, alpha);
+        coefficients<T, H>(a, target, alpha);
         if (noise) {
 #pragma omp simd
             for (int64_t k = begin * heads; k < end * heads; ++k) {
@@ -128,36 +138,35 @@ void attention_of(Attention<T> a, const float* noise, float p, T* out, T* alpha,
     }
 }
 
-template <class T, int C>
-void attention_backward_of(Attention<T> a, Transposed t, const T* grad, const T* out,
-                           const T* alpha, const T* weight, T* grad_edge, T* grad_x, T* grad_src,
-                           T* grad_dst, int threads) {
-    const int64_t heads = a.heads, channels = C ? C : a.channels, width = heads * channels;
+template <class T, int H, int C>
+struct Backward {
+    static void run(Attention<T> a, Transposed t, const T* grad, const T* out, const T* alpha,
+                    const T* weight, T* grad_edge, T* grad_x, T* grad_src, T* grad_dst,
+                    int threads);
+};
+
+template <class T, int H, int C>
+void Backward<T, H, C>::run(Attention<T> a, Transposed t, const T* grad, const T* out,
+                            const T* alpha, const T* weight, T* grad_edge, T* grad_x, T* grad_src,
+                            T* grad_dst, int threads) {
+    const int64_t heads = H ? H : a.heads, channels = C ? C : a.channels, width = heads * channels;
     const int64_t last = a.adj.crow[a.adj.rows];
     const T slope = a.negative_slope;
-    const auto product = [=](const T* x, const T* y) {
-        if constexpr (C > 0) return inner_product<T, C>(x, y);
-        return inner_product(x, y, channels);
-    };
 #pragma omp parallel for schedule(dynamic, TARGETS) num_threads(threads) if (threads > 1)
     for (int64_t target = 0; target < a.adj.rows; ++target) {
         const T* g = grad + target * width;
         const T* o = out + target * width;
         const T* dst = a.score_dst + target * heads;
-        T inner[MOST_HEADS], sum[MOST_HEADS], products[MOST_HEADS];
-        for (int64_t h = 0; h < heads; ++h) {
-            inner[h] = product(g + h * channels, o + h * channels);
-            sum[h] = 0;
-        }
+        T inner[H ? H : MOST_HEADS], sum[H ? H : MOST_HEADS], products[H ? H : MOST_HEADS];
+        inner_products<T, H, C>(g, o, heads, channels, inner);
+        for (int64_t h = 0; h < heads; ++h) sum[h] = 0;
         for (int64_t e = a.adj.crow[target]; e < a.adj.crow[target + 1]; ++e) {
             if (e + AHEAD < last) {
                 prefetch(a.x + a.adj.col[e + AHEAD] * width, width * int64_t(sizeof(T)));
             }
             const T* from = a.x + a.adj.col[e] * width;
             const T* src = a.score_src + a.adj.col[e] * heads;
-            for (int64_t h = 0; h < heads; ++h) {
-                products[h] = product(g + h * channels, from + h * channels);
-            }
+            inner_products<T, H, C>(g, from, heads, channels, products);
 #pragma omp simd
             for (int64_t h = 0; h < heads; ++h) {
                 const int64_t at = e * heads + h;
@@ -198,33 +207,49 @@ void attention_backward_of(Attention<T> a, Transposed t, const T* grad, const T*
     }
 }
 
+// Small numbers of channels, and the usual numbers of heads, are known to the compiler.
+template <template <class, int, int> class Pass, class T, int H>
+auto with_channels(int64_t channels) {
+    switch (channels) {
+        case 1: return Pass<T, H, 1>::run;
+        case 2: return Pass<T, H, 2>::run;
+        case 3: return Pass<T, H, 3>::run;
+        case 4: return Pass<T, H, 4>::run;
+        case 5: return Pass<T, H, 5>::run;
+        case 6: return Pass<T, H, 6>::run;
+        case 7: return Pass<T, H, 7>::run;
+        case 8: return Pass<T, H, 8>::run;
+        case 16: return Pass<T, H, 16>::run;
+        case 32: return Pass<T, H, 32>::run;
+        default: return Pass<T, H, 0>::run;
+    }
+}
+template <template <class, int, int> class Pass, class T>
+auto fitting(const Attention<T>& a) {
+    if constexpr (std::is_same_v<T, float>) {
+        switch (a.heads) {
+            case 1: return with_channels<Pass, T, 1>(a.channels);
+            case 2: return with_channels<Pass, T, 2>(a.channels);
+            case 4: return with_channels<Pass, T, 4>(a.channels);
+            case 8: return with_channels<Pass, T, 8>(a.channels);
+            default: break;
+        }
+    }
+    return Pass<T, 0, 0>::run;
+}
+
 template <class T>
 void attention(Attention<T> a, const float* noise, float p, T* out, T* alpha, T* weight,
                int threads) {
-    auto run = attention_of<T, 0>;
-    switch (a.channels) {
-        case 8: run = attention_of<T, 8>; break;
-        case 16: run = attention_of<T, 16>; break;
-        case 32: run = attention_of<T, 32>; break;
-        case 64: run = attention_of<T, 64>; break;
-        default: break;
-    }
-    run(a, noise, p, out, alpha, weight, threads);
+    fitting<Forward>(a)(a, noise, p, out, alpha, weight, threads);
 }
 
 template <class T>
 void attention_backward(Attention<T> a, Transposed t, const T* grad, const T* out, const T* alpha,
                         const T* weight, T* grad_edge, T* grad_x, T* grad_src, T* grad_dst,
                         int threads) {
-    auto run = attention_backward_of<T, 0>;
-    switch (a.channels) {
-        case 8: run = attention_backward_of<T, 8>; break;
-        case 16: run = attention_backward_of<T, 16>; break;
-        case 32: run = attention_backward_of<T, 32>; break;
-        case 64: run = attention_backward_of<T, 64>; break;
-        default: break;
-    }
-    run(a, t, grad, out, alpha, weight, grad_edge, grad_x, grad_src, grad_dst, threads);
+    fitting<Backward>(a)(a, t, grad, out, alpha, weight, grad_edge, grad_x, grad_src, grad_dst,
+                         threads);
 }
 
 }  // namespace bitgnn::BITGNN_ISA
