@@ -32,6 +32,7 @@ from torch_geometric.utils import to_torch_csr_tensor
 import bitgnn
 from bitgnn import QuantConfig, task
 from bitgnn.experiment.files import write_whole
+from bitgnn.kernels import native
 from bitgnn.nn import BitGAT, BitGCN, BitGraphSAGE, BitMLP, BitSGC
 
 RESULTS = Path(__file__).parent / "results"
@@ -157,6 +158,7 @@ def main() -> None:
         "torch": torch.__version__,
         "torch_geometric": torch_geometric.__version__,
         "bitgnn": bitgnn.__version__,
+        "native kernels": native.status(),
         "configuration": "2 layers, hidden 64 (GAT: 8 heads of 8), dropout 0.5, Adam; "
         "normalisation and SGC's propagation cached on both sides; raw features",
     }
