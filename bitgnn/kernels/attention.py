@@ -58,16 +58,40 @@ def graph_attention(
         - **score_src:** :math:`(M, H)`
         - **score_dst:** :math:`(N, H)`
         - **output:** :math:`(N, H, C)`
+
+    Raises:
+        ValueError: If the shapes do not fit, or the matrix has a column beyond its shape.
     """
     p = p if training else 0.0
     operands = x, score_src, score_dst
-    if native.applies(*operands) and x.size(1) <= native.MOST_HEADS and _fits(adj_t) and p < 1.0:
+    _check_shapes(adj_t, *operands)
+    applies = native.applies(*operands) and x.size(1) <= native.MOST_HEADS and 0.0 <= p < 1.0
+    if applies and _is_sound(adj_t):
         return _NativeAttention.apply(*operands, adj_t, negative_slope, p)
     return _GraphAttention.apply(*operands, adj_t, negative_slope, p)
 
 
-def _fits(adj_t: Tensor) -> bool:
-    return adj_t.values().numel() < 2**31
+def _check_shapes(adj_t: Tensor, x: Tensor, score_src: Tensor, score_dst: Tensor) -> None:
+    targets, sources = adj_t.shape
+    fit = x.dim() == 3 and x.size(0) == sources
+    if not fit or score_src.shape != x.shape[:2] or score_dst.shape != (targets, x.size(1)):
+        raise ValueError(
+            f"A matrix of shape {(targets, sources)} takes features of shape ({sources}, heads, "
+            f"channels) and scores of shape ({sources}, heads) and ({targets}, heads) (got "
+            f"{tuple(x.shape)}, {tuple(score_src.shape)} and {tuple(score_dst.shape)})"
+        )
+
+
+@Memo
+def _is_sound(adj_t: Tensor) -> bool:
+    """Whether the native kernel, which looks at nothing twice, may have the matrix."""
+    col, size = adj_t.col_indices(), adj_t.size(1)
+    if col.numel() > 0 and not 0 <= int(col.min()) <= int(col.max()) < size:
+        raise ValueError(
+            f"A matrix of shape {tuple(adj_t.shape)} has columns from 0 to {size - 1} (got "
+            f"{int(col.min())} to {int(col.max())})"
+        )
+    return col.dtype == torch.int64 and col.numel() < 2**31
 
 
 class _NativeAttention(torch.autograd.Function):

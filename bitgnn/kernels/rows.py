@@ -20,7 +20,8 @@ def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
     x = x.detach()
     bounds = *config.activation_range, config.eps
     if x.layout == torch.sparse_csr and native.applies(x.values()):
-        values, scale = native.quantize_rows(x.values(), *bounds, x.crow_indices())
+        offsets = x.crow_indices().long()
+        values, scale = native.quantize_rows(x.values(), *bounds, offsets)
         return with_values(x, values), scale
     if x.layout == torch.strided and x.dim() > 0 and native.applies(x):
         return native.quantize_rows(x, *bounds)

@@ -147,3 +147,37 @@ def test_nothing_keeps_a_matrix_alive():
     del adj_t
     gc.collect()
     assert memory() is None
+
+
+def test_matrix_of_32_bit_indices(matrix):
+    inputs = operands(matrix, 2, 3)
+    parts = matrix.crow_indices().int(), matrix.col_indices().int(), matrix.values()
+    other = torch.sparse_csr_tensor(*parts, matrix.shape)
+    torch.testing.assert_close(graph_attention(other, *inputs), graph_attention(matrix, *inputs))
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(4, 2, 3), (3, 2), (4, 2)],
+        [(3, 2), (3, 2), (4, 2)],
+        [(3, 2, 3), (2, 3), (4, 2)],
+        [(3, 2, 3), (3, 2), (3, 2)],
+        [(3, 2, 3), (3, 2), (4, 1)],
+    ],
+)
+def test_shapes_that_do_not_fit(matrix, shapes):
+    match = r"shape \(4, 3\) takes features of shape \(3, heads, channels\).*\(got \(" + str(
+        shapes[0][0]
+    )
+    with pytest.raises(ValueError, match=match):
+        graph_attention(matrix, *map(torch.randn, shapes))
+
+
+def test_column_beyond_the_shape(form):
+    if form != "native":
+        pytest.skip("torch looks itself")
+    parts = torch.tensor([0, 1, 2]), torch.tensor([0, 7]), torch.ones(2)
+    adj_t = torch.sparse_csr_tensor(*parts, (2, 2), check_invariants=False)
+    with pytest.raises(ValueError, match=r"columns from 0 to 1 \(got 0 to 7\)"):
+        graph_attention(adj_t, torch.ones(2, 1, 1), torch.ones(2, 1), torch.ones(2, 1))

@@ -40,6 +40,15 @@ def test_sparse_rows_equal_the_reference_to_the_last_bit(x, config):
     same(quantize_rows(x, config), quant.quantize_rows(x, config))
 
 
+def test_sparse_rows_of_32_bit_indices():
+    x = torch.randn(3, 5).to_sparse_csr()
+    other = torch.sparse_csr_tensor(x.crow_indices().int(), x.col_indices().int(), x.values())
+    found = quantize_rows(other, QuantConfig())
+    expected = quantize_rows(x, QuantConfig())
+    assert torch.equal(found[0].values(), expected[0].values())
+    assert torch.equal(found[1], expected[1])
+
+
 def test_ties_round_to_even():
     x = torch.tensor([[127.0, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 126.5]])
     x_q, scale = quantize_rows(x, QuantConfig())
