@@ -183,13 +183,7 @@ def attention(
     alpha = x.new_empty(adj_t.values().numel(), heads)
     weight = alpha if noise is None else torch.empty_like(alpha)
     _of(x).attention(
-        *_parts(adj_t),
-        heads,
-        channels,
-        x.data_ptr(),
-        score_src.data_ptr(),
-        score_dst.data_ptr(),
-        negative_slope,
+        *_operands(adj_t, x, score_src, score_dst, negative_slope),
         0 if noise is None else noise.data_ptr(),
         p,
         out.data_ptr(),
@@ -220,18 +214,11 @@ def attention_backward(
             the place of each of its values in the matrix (in 32 bits).
         grad (torch.Tensor): The gradient of the output.
     """
-    heads, channels = x.shape[1:]
     crow, col, order = transpose
     grad_x, grad_src, grad_dst = map(torch.empty_like, (x, score_src, score_dst))
     grad_edge = torch.empty_like(alpha)
     _of(x).attention_backward(
-        *_parts(adj_t),
-        heads,
-        channels,
-        x.data_ptr(),
-        score_src.data_ptr(),
-        score_dst.data_ptr(),
-        negative_slope,
+        *_operands(adj_t, x, score_src, score_dst, negative_slope),
         crow.data_ptr(),
         col.data_ptr(),
         x.size(0),
@@ -249,8 +236,13 @@ def attention_backward(
     return grad_x, grad_src, grad_dst
 
 
-def _parts(adj_t: Tensor) -> tuple[int, int, int]:
-    return adj_t.crow_indices().data_ptr(), adj_t.col_indices().data_ptr(), adj_t.size(0)
+def _operands(
+    adj_t: Tensor, x: Tensor, score_src: Tensor, score_dst: Tensor, negative_slope: float
+) -> tuple[int | float, ...]:
+    """What the passes of attention have in common."""
+    matrix = adj_t.crow_indices().data_ptr(), adj_t.col_indices().data_ptr(), adj_t.size(0)
+    tensors = x.data_ptr(), score_src.data_ptr(), score_dst.data_ptr()
+    return *matrix, *x.shape[1:], *tensors, negative_slope
 
 
 def _of(x: Tensor) -> ModuleType:
