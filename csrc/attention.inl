@@ -10,7 +10,6 @@
 
 namespace bitgnn::BITGNN_ISA {
 
-constexpr int64_t MOST_HEADS = 256;
 constexpr int64_t TARGETS = 16;  // that a thread takes at once
 
 BITGNN_INLINE double exponential(double x) { return std::exp(x); }

@@ -32,7 +32,8 @@ void define(nb::module_& m, const bitgnn::Typed<T>& typed, const char* name) {
                  Address weight, int threads) {
             typed.attention({csr(crow, col, rows), heads, channels, at<const T>(x),
                              at<const T>(score_src), at<const T>(score_dst), T(negative_slope)},
-                            at<const float>(noise), float(p), at<T>(out), at<T>(alpha), at<T>(weight), threads);
+                            at<const float>(noise), float(p), at<T>(out), at<T>(alpha),
+                            at<T>(weight), threads);
         },
         free);
     types.def(
@@ -40,8 +41,8 @@ void define(nb::module_& m, const bitgnn::Typed<T>& typed, const char* name) {
         [&typed](Address crow, Address col, std::int64_t rows, std::int64_t heads,
                  std::int64_t channels, Address x, Address score_src, Address score_dst,
                  double negative_slope, Address crow_t, Address col_t, std::int64_t rows_t,
-                 Address order, Address grad, Address out, Address alpha,
-                 Address weight, Address grad_edge, Address grad_x, Address grad_src, Address grad_dst,
+                 Address order, Address grad, Address out, Address alpha, Address weight,
+                 Address grad_edge, Address grad_x, Address grad_src, Address grad_dst,
                  int threads) {
             typed.attention_backward({csr(crow, col, rows), heads, channels, at<const T>(x),
                                       at<const T>(score_src), at<const T>(score_dst),
@@ -74,6 +75,7 @@ void define(nb::module_& m, const bitgnn::Typed<T>& typed, const char* name) {
 NB_MODULE(_native, m) {
     const bitgnn::Kernels& kernels = bitgnn::kernels();
     m.attr("isa") = kernels.name;
+    m.attr("most_heads") = bitgnn::MOST_HEADS;
     define(m, kernels.f32, "f32");
     define(m, kernels.f64, "f64");
     m.def(

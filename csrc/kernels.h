@@ -18,7 +18,10 @@ struct Transposed {
     const std::int32_t* order;
 };
 
-// Attention of several heads. Scores are (nodes, heads); what belongs to edges is (edges, heads).
+constexpr std::int64_t MOST_HEADS = 256;
+
+// Attention of several heads, at most MOST_HEADS. Scores are (nodes, heads); what belongs to edges
+// is (edges, heads).
 template <class T>
 struct Attention {
     Csr adj;

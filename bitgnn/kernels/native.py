@@ -19,7 +19,7 @@ try:
 except ImportError:
     _native = None
 
-MOST_HEADS = 256
+MOST_HEADS = 0 if _native is None else int(_native.most_heads)
 DTYPES = (torch.float32, torch.float64)
 PLAIN = (Tensor, Parameter)  # Others, such as fake tensors, may have no memory.
 
