@@ -160,7 +160,7 @@ class Plan:
         if specs[0].teacher is None or teacher is None:
             return specs
         plain = self.recipe_of(teacher, point.dataset).plain()
-        taught_by = {"model": teacher, "recipe": plain.to_dict()}
+        taught_by = {"model": teacher, "recipe": plain.to_record()}
         return [replace(spec, teacher=taught_by) for spec in specs]
 
     def tuning_specs(self, point: Point) -> list[RunSpec]:

@@ -209,7 +209,7 @@ class Plan:
         changes = {
             "precision": side.precision,
             "quant": {"package": side.precision, "version": _version(side.precision)},
-            "recipe": recipe.to_dict(),
+            "recipe": recipe.to_record(),
         }
         return [replace(spec, **changes) for spec in specs]
 

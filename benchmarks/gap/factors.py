@@ -209,6 +209,18 @@ FACTORS = (
         usual="none",
     ),
     Factor(
+        "teacher-decay",
+        "A teacher that falls silent",
+        "Should the weight of the teacher fall over the epochs?",
+        "How the weight of the teacher falls",
+        tuple(
+            Level(label, parts="distill", recipe={"teacher_decay": decay})
+            for label, decay in (("not at all", None), ("linear", "linear"), ("cosine", "cosine"))
+        ),
+        (ABSMEAN, TAUGHT),
+        ordered=False,
+    ),
+    Factor(
         "standardize",
         "What of the teacher's logits is learned",
         "Must a student take over the scale of its teacher's logits, and each node's certainty?",

@@ -210,16 +210,16 @@ def _configuration(
 ) -> dict[str, Any]:
     """Returns what of a recipe, quantization and teacher a precision has: the fields of a run."""
     if precision == "fp32":
-        return {"quant": None, "recipe": recipe.plain().to_dict(), "teacher": None}
+        return {"quant": None, "recipe": recipe.plain().to_record(), "teacher": None}
     if precision == DISTILLED and recipe.teacher is None:
         raise ValueError(
             f"Precision '{DISTILLED}' is 32-bit with a teacher, which the recipe lacks: use "
             "recipe distill, or set teacher=same or to the name of a model"
         )
     if precision == DISTILLED:
-        fields, quantized = recipe.distilled().to_dict(), None
+        fields, quantized = recipe.distilled().to_record(), None
     else:
-        fields, quantized = recipe.to_dict(), quant.replace(weight_measure=precision).to_dict()
+        fields, quantized = recipe.to_record(), quant.replace(weight_measure=precision).to_dict()
     return {"quant": quantized, "recipe": fields, "teacher": _teacher(model, dataset, recipe)}
 
 
@@ -227,10 +227,10 @@ def _teacher(model: str, dataset: str, recipe: Recipe) -> dict[str, Any] | None:
     if recipe.teacher is None:
         return None
     if recipe.teacher == "same":
-        return {"model": model, "recipe": recipe.plain().to_dict()}
+        return {"model": model, "recipe": recipe.plain().to_record()}
     # Another model has hyper-parameters of its own.
     plain = recipe_for(recipe.teacher, dataset).plain()
-    return {"model": recipe.teacher, "recipe": plain.to_dict()}
+    return {"model": recipe.teacher, "recipe": plain.to_record()}
 
 
 def _check_quant(quant: Quant, recipe: str | Recipe) -> QuantConfig:

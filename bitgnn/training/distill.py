@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bitgnn.training.decay import decayed
 from bitgnn.training.latent import latent_weights
 from bitgnn.training.recipe import Recipe
 
@@ -47,12 +48,14 @@ class Objective:
     ) -> None:
         self.y, self.train = y, train
         self.weight = 0.0 if teacher is None else recipe.teacher_weight
+        self.decay = recipe.teacher_decay
         self.temperature = recipe.temperature
         self.standardize = recipe.standardize
         if teacher is not None:
             self.target = self._soften(teacher.logits.to(y.device), least=EPS)
 
-    def __call__(self, out: Tensor) -> Tensor:
+    def __call__(self, out: Tensor, progress: float = 0.0) -> Tensor:
+        """Returns the loss of logits when a share of the epochs is done."""
         loss = F.cross_entropy(out[self.train], self.y[self.train])
         if self.weight == 0.0:
             return loss
@@ -60,7 +63,8 @@ class Objective:
         # remembers how large gradients have been, would hardly move any more.
         found = self._soften(out, least=1.0)
         divergence = F.kl_div(found, self.target, reduction="batchmean", log_target=True)
-        return loss + self.weight * self.temperature**2 * divergence
+        weight = self.weight * decayed(self.decay, progress)
+        return loss + weight * self.temperature**2 * divergence
 
     def _soften(self, logits: Tensor, least: float) -> Tensor:
         if self.standardize is not None:

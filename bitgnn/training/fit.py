@@ -97,11 +97,11 @@ def fit(
     quantized = bool(quantized_layers(model))
     result, best = FitResult(), _Best()
 
-    def step() -> float:
+    def step(progress: float) -> float:
         model.train()
         optimizer.zero_grad()
         dropped = drop_features(x, recipe.input_dropout)
-        loss = objective(model(dropped, *graph))
+        loss = objective(model(dropped, *graph), progress)
         loss.backward()
         optimizer.step()
         scheduler.step()
@@ -119,7 +119,7 @@ def fit(
         set_strength(model, strength)
         if recipe.reset_optimizer and quantized and previous == 0.0 < strength:
             optimizer.state.clear()
-        loss = step()
+        loss = step((epoch - 1) / recipe.epochs)
         val_loss, out = evaluate()
         if not (math.isfinite(loss) and math.isfinite(val_loss) and out.isfinite().all()):
             result.diverged = True

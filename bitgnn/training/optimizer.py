@@ -1,11 +1,10 @@
-import math
-from collections.abc import Callable
 from inspect import signature
 
 import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
+from bitgnn.training.decay import decayed
 from bitgnn.training.latent import split_parameters
 from bitgnn.training.recipe import Recipe
 
@@ -43,13 +42,11 @@ def build_scheduler(optimizer: optim.Optimizer, recipe: Recipe) -> LambdaLR:
         optimizer (torch.optim.Optimizer): The optimizer.
         recipe (Recipe): The hyper-parameters.
     """
-    factors: dict[str | None, Callable[[float], float]] = {
-        None: lambda progress: 1.0,
-        "linear": lambda progress: 1.0 - progress,
-        "cosine": lambda progress: (1.0 + math.cos(math.pi * progress)) / 2.0,
-    }
-    factor = factors[recipe.lr_decay]
-    return LambdaLR(optimizer, lambda epoch: factor(min(epoch / recipe.epochs, 1.0)))
+
+    def factor(epoch: int) -> float:
+        return decayed(recipe.lr_decay, min(epoch / recipe.epochs, 1.0))
+
+    return LambdaLR(optimizer, factor)
 
 
 def _kind_of_decay(recipe: Recipe) -> dict[str, object]:

@@ -38,6 +38,7 @@ PARTS = {
         {
             "teacher": "same",
             "teacher_weight": 100.0,
+            "teacher_decay": "linear",
             "temperature": 0.5,
             "standardize": "graph",
         },

@@ -8,14 +8,14 @@ ACTIVATIONS = ("relu", "elu", "gelu", "leaky_relu", "silu", "tanh")
 NORMS = ("batch_norm", "layer_norm", None)
 FEATURE_NORMS = ("row", "l2", "none")
 OPTIMIZERS = ("adam", "adamw")
-LR_DECAYS = ("linear", "cosine", None)
+DECAYS = ("linear", "cosine", None)
 SELECTIONS = ("best_val", "last")
 STARTS = ("scratch", "teacher")
 KEPT = ("first", "last", None)
 STANDARDIZED = ("graph", "node", None)
 
 # What only a student has, and what only a ternary layer has.
-TEACHING = ("teacher", "teacher_weight", "temperature", "standardize", "start")
+TEACHING = ("teacher", "teacher_weight", "teacher_decay", "temperature", "standardize", "start")
 QUANTIZED = (
     "width",
     "keep",
@@ -26,6 +26,10 @@ QUANTIZED = (
     "latent_optimizer",
     "latent_gain",
 )
+
+# Fields that are younger than the first published runs. A run that makes no use of them is recorded
+# as it was then, and keeps its key.
+YOUNGER = ("teacher_decay",)
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,17 @@ class Recipe:
     of the graph:
 
     .. math::
-        \mathcal{L} = \mathrm{CE}(\mathbf{z}_{\text{train}}) + w T^2 \,
+        \mathcal{L} = \mathrm{CE}(\mathbf{z}_{\text{train}}) + w d(p) T^2 \,
         \frac{1}{N} \sum_{i=1}^N \mathrm{KL} \left(
         \mathrm{softmax}(\mathbf{z}^{\prime}_i / T) \, \| \,
         \mathrm{softmax}(\mathbf{z}_i / T) \right)
+
+    where :math:`d(p)` is what :obj:`teacher_decay` leaves of the teacher's
+    weight when the share :math:`p` of the epochs is done, as in `"BAM!
+    Born-Again Multi-Task Networks for Natural Language Understanding"
+    <https://arxiv.org/abs/1907.04829>`_ (teacher annealing):
+    :math:`1 - p` (linear), :math:`(1 + \cos \pi p) / 2` (cosine) or 1
+    (:obj:`None`).
 
     With :obj:`standardize="graph"`, :math:`\mathbf{z}` and
     :math:`\mathbf{z}^{\prime}` are standardized before they are compared,
@@ -130,6 +141,9 @@ class Recipe:
             (default: :obj:`None`)
         teacher_weight (float, optional): The weight :math:`w` of the teacher.
             (default: :obj:`1.0`)
+        teacher_decay (str, optional): How the weight of the teacher falls to
+            0 over the epochs, :obj:`"linear"`, :obj:`"cosine"` or :obj:`None`.
+            (default: :obj:`None`)
         temperature (float, optional): The temperature :math:`T`.
             (default: :obj:`1.0`)
         standardize (str, optional): How the logits of teacher and student are
@@ -171,6 +185,7 @@ class Recipe:
     keep: Literal["first", "last"] | None = None
     teacher: str | None = None
     teacher_weight: float = 1.0
+    teacher_decay: Literal["linear", "cosine"] | None = None
     temperature: float = 1.0
     standardize: Literal["graph", "node"] | None = None
     start: Literal["scratch", "teacher"] = "scratch"
@@ -195,7 +210,8 @@ class Recipe:
         self._check_choice("feature_norm", FEATURE_NORMS)
         self._check_choice("optimizer", OPTIMIZERS)
         self._check_choice("latent_optimizer", (*OPTIMIZERS, None))
-        self._check_choice("lr_decay", LR_DECAYS)
+        self._check_choice("lr_decay", DECAYS)
+        self._check_choice("teacher_decay", DECAYS)
         self._check_choice("select", SELECTIONS)
         self._check_choice("start", STARTS)
         self._check_choice("keep", KEPT)
@@ -279,6 +295,13 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields as plain values, fit for JSON."""
         return asdict(self)
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns what names the recipe in the record and the key of a run: :meth:`to_dict`,
+        but younger fields only where they are used. Also understood by :meth:`from_dict`."""
+        neutral = _defaults(*YOUNGER)
+        fields = self.to_dict().items()
+        return {name: value for name, value in fields if neutral.get(name, ...) != value}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":

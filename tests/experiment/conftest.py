@@ -14,7 +14,7 @@ MODELS = {  # accuracy of the 32-bit side on Cora, weights
 }
 DATASETS = {"Cora": 0.0, "CiteSeer": -10.5, "PubMed": -2.5}
 PENALTY = {"fp32": 0.0, "fp32-distilled": -0.4, "absmean": 0.7, "absmedian": 0.5, "absmax": 0.9}
-TEACHING = ("teacher", "teacher_weight", "temperature", "standardize", "start")
+TEACHING = ("teacher", "teacher_weight", "teacher_decay", "temperature", "standardize", "start")
 
 
 def _curve(start, end, epochs, noise, rng):

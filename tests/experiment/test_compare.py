@@ -130,13 +130,14 @@ def test_one_32_bit_run_serves_all_recipes_and_their_students():
 def test_teacher_of_another_model_has_its_own_recipe():
     settings = {"teacher": "gat", "lr": 0.3}
     [spec] = build_specs("Digits", "gcn", 1, precision="absmean", settings=settings)
-    assert spec.teacher == {"model": "gat", "recipe": recipe_for("gat", "Digits").plain().to_dict()}
+    plain = recipe_for("gat", "Digits").plain().to_record()
+    assert spec.teacher == {"model": "gat", "recipe": plain}
     [own] = build_specs("Digits", "gat", 1, precision="absmean", settings=settings)
     [same] = build_specs(
         "Digits", "gat", 1, precision="absmean", settings={**settings, "teacher": "same"}
     )
     assert own == same
-    plain = Recipe.from_dict(own.recipe).plain().to_dict()
+    plain = Recipe.from_dict(own.recipe).plain().to_record()
     assert own.teacher == {"model": "gat", "recipe": plain}
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -42,16 +44,22 @@ def reference_loss(out, y, train, teacher, weight, temperature, standardize=None
     weight=st.sampled_from([0.25, 1.0, 20.0]),
     temperature=st.sampled_from([0.5, 1.0, 4.0]),
     standardize=st.sampled_from([None, "graph", "node"]),
+    decay=st.sampled_from([None, "linear", "cosine"]),
+    progress=st.sampled_from([0.0, 0.25, 0.995]),
 )
-def test_loss_is_the_formula(seed, num_nodes, classes, weight, temperature, standardize):
+def test_loss_is_the_formula(
+    seed, num_nodes, classes, weight, temperature, standardize, decay, progress
+):
     torch.manual_seed(seed)
     out, logits = 3 * torch.randn(2, num_nodes, classes)
     y, train = torch.randint(classes, (num_nodes,)), torch.arange(num_nodes) % 2 == 0
     recipe = Recipe(
-        teacher="same", teacher_weight=weight, temperature=temperature, standardize=standardize
-    )
-    loss = Objective(recipe, y, train, Teacher(logits, {}))(out)
-    expected = reference_loss(out, y, train, logits, weight, temperature, standardize)
+        teacher="same", teacher_weight=weight, teacher_decay=decay, temperature=temperature,
+        standardize=standardize,
+    )  # fmt: skip
+    loss = Objective(recipe, y, train, Teacher(logits, {}))(out, progress)
+    left = {None: 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
+    expected = reference_loss(out, y, train, logits, weight * left[decay], temperature, standardize)
     assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 

@@ -128,6 +128,20 @@ def test_student_learns_what_its_teacher_says(tiny):
     assert result.val < 20.0
 
 
+def test_the_teacher_has_less_and_less_to_say(tiny, monkeypatch):
+    r"""The loss of an epoch counts the epochs before it: the first one has the whole weight."""
+    module, seen = import_module("bitgnn.training.fit"), []
+
+    class Watched(module.Objective):
+        def __call__(self, out, progress):
+            seen.append(progress)
+            return super().__call__(out, progress)
+
+    monkeypatch.setattr(module, "Objective", Watched)
+    run(tiny, FAST.replace(epochs=4))
+    assert seen == [0.0, 0.25, 0.5, 0.75]
+
+
 def test_start_from_the_teacher(tiny):
     teacher_model, taught = run(tiny, quant=None)
     teacher = Teacher(torch.zeros(60, 3), teacher_model.state_dict())

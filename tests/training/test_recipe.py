@@ -30,6 +30,7 @@ students = st.builds(
     recipes,
     teacher=st.sampled_from(["same", "gat"]),
     teacher_weight=st.floats(0.1, 100),
+    teacher_decay=st.sampled_from([None, "linear", "cosine"]),
     temperature=st.floats(0.1, 10),
     standardize=st.sampled_from([None, "graph", "node"]),
 )
@@ -37,7 +38,15 @@ students = st.builds(
 
 @given(recipes | students)
 def test_recipe_json_round_trip(recipe):
-    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    for values in (recipe.to_dict(), recipe.to_record()):
+        assert Recipe.from_dict(json.loads(json.dumps(values))) == recipe
+
+
+def test_record_names_younger_fields_only_where_they_are_used():
+    older = Recipe(teacher="same")
+    assert set(older.to_dict()) - set(older.to_record()) == {"teacher_decay"}
+    newer = older.replace(teacher_decay="linear")
+    assert newer.to_record() == newer.to_dict() == {**older.to_record(), "teacher_decay": "linear"}
 
 
 def test_recipe_is_immutable_and_replaceable():
@@ -77,6 +86,7 @@ def test_latent_weights_do_not_decay_by_default():
         ("width", 0, "'width' must be at least 1"),
         ("keep", "middle", "'keep' must be one of 'first', 'last', None .got 'middle'"),
         ("teacher_weight", -1.0, "'teacher_weight' must be at least 0"),
+        ("teacher_decay", "step", "'teacher_decay' must be one of 'linear', 'cosine', None"),
         ("temperature", 0.0, "'temperature' must be above 0"),
         ("standardize", True, "'standardize' must be one of 'graph', 'node', None .got True"),
         ("start", "zero", "'start' must be one of 'scratch', 'teacher'"),
@@ -111,7 +121,7 @@ def test_plain_recipe_has_nothing_of_ternary_layers_or_teachers(recipe):
     shared = ("hidden_channels", "dropout", "norm", "lr", "lr_decay", "epochs", "patience")
     kept = {name: getattr(recipe, name) for name in shared}
     assert recipe.plain() == Recipe(**kept)
-    teaching = ("teacher", "teacher_weight", "temperature", "standardize", "start")
+    teaching = ("teacher", "teacher_weight", "teacher_decay", "temperature", "standardize", "start")
     assert recipe.distilled() == Recipe(**kept, **{n: getattr(recipe, n) for n in teaching})
     assert recipe.plain().plain() == recipe.distilled().plain() == recipe.plain()
 
@@ -130,6 +140,7 @@ def test_every_field_is_shared_or_not():
     ("changes", "match"),
     [
         ({"teacher_weight": 2.0}, r"'teacher_weight=2.0' needs a teacher: set teacher='same'"),
+        ({"teacher_decay": "linear"}, "'teacher_decay=linear' needs a teacher"),
         ({"temperature": 4}, "'temperature=4.0' needs a teacher: .* leave 'temperature' at 1.0"),
         ({"standardize": "node"}, "'standardize=node' needs a teacher"),
         ({"start": "teacher"}, "'start=teacher' needs a teacher"),

@@ -45,6 +45,7 @@ def test_bounds_of_a_schedule_may_be_left_out(text, schedule):
         width=st.integers(1, 4),
         teacher=st.sampled_from(["same", "gat"]),
         teacher_weight=st.floats(0.1, 50),
+        teacher_decay=st.sampled_from([None, "linear"]),
     )
 )
 def test_round_trip(recipe):

@@ -35,7 +35,7 @@ def test_every_level_can_be_built(factor, small):
         by_precision = {spec.precision: spec for spec in cell.specs}
         spec, full = by_precision[cell.precision], by_precision["fp32"]
         recipe = Recipe.from_dict(spec.recipe)
-        assert full.recipe == recipe.plain().to_dict()
+        assert full.recipe == recipe.plain().to_record()
         quant = None if spec.quant is None else QuantConfig.from_dict(spec.quant)
         assert (quant is None) == (cell.precision in FULL)
         build_model(cell.model, 16, 3, recipe, quant)
@@ -66,7 +66,7 @@ def test_the_usual_level_is_that_of_the_base(factor, data_root):
     ]
     for cell in cells:
         (spec,) = (spec for spec in cell.specs if spec.precision == cell.precision)
-        assert spec.recipe == recipe_for(cell.model, "Cora", factor.base).to_dict()
+        assert spec.recipe == recipe_for(cell.model, "Cora", factor.base).to_record()
         assert spec.quant == quant_for(factor.base).to_dict()
 
 
