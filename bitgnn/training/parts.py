@@ -38,7 +38,6 @@ PARTS = {
         {
             "teacher": "same",
             "teacher_weight": 100.0,
-            "teacher_decay": "linear",
             "temperature": 0.5,
             "standardize": "graph",
         },
