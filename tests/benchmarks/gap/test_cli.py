@@ -14,7 +14,9 @@ from bitgnn.experiment.statistics import paired_difference
 PNG = b"\x89PNG"
 
 
-def test_from_runs_to_page(gap, tmp_path):
+def test_from_runs_to_page(gap, tmp_path, monkeypatch):
+    readings = {"layer": "It is the first one.", "epochs": "Of what was not run nothing is read."}
+    monkeypatch.setattr("benchmarks.gap.cli.read_readings", lambda text: readings)
     assert "known after the first" in gap("list", "layer")
     gap("run", "layer", "teacher-weight", "--workers", "1")
     listed = {line.split()[0]: line.split() for line in gap("list", "layer", "measure").split("\n")
@@ -38,8 +40,10 @@ def test_from_runs_to_page(gap, tmp_path):
     sections = {part.split('"')[0]: part for part in page.split('<a id="')[1:]}
     assert list(sections) == [factor.name for factor in FACTORS]
     assert "(images/gap/layer.png)" in sections["layer"]
-    assert "(run, but no reading yet)" in sections["layer"]
+    assert "It is the first one." in sections["layer"]
+    assert "(run, but no reading yet)" in sections["teacher-weight"]
     assert "(not yet run)" in sections["epochs"]
+    assert "nothing is read" not in page
     assert "![" not in sections["epochs"]
     for wanted in ("Digits", "gcn and mlp", "seeds 0, 1", "{{"):
         assert (wanted in page) == (wanted != "{{")
