@@ -80,14 +80,20 @@ def write_results(
     **more: Any,
 ) -> None:
     """Writes a table as JSON, CSV and, if it is given, Markdown, and its runs as JSON lines."""
-    found = {"setting": passport("cpu"), **more, "rows": list(rows)}
-    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
-    write_whole(folder / f"{name}.json", text.encode())
+    found = {"setting": passport("cpu"), **more}
+    write_whole(folder / f"{name}.json", as_json(found, rows).encode())
     write_whole(folder / f"{name}.csv", rows_as_csv(rows).encode())
     if markdown is not None:
         write_whole(folder / f"{name}.md", markdown.encode())
     if store is not None:
         export_records(store, folder / f"{name}.jsonl.gz", keys)
+
+
+def as_json(found: dict[str, Any], rows: Sequence[Row]) -> str:
+    """A study as JSON, a line for each row: what a run changes is a line of a diff."""
+    head = json.dumps(found, indent=1, allow_nan=False).removesuffix("\n}")
+    lines = ",\n".join(f"  {json.dumps(row, allow_nan=False)}" for row in rows)
+    return f'{head},\n "rows": [\n{lines}\n ]\n}}\n'
 
 
 def write_figure(path: Path, figure: Figure, dpi: int = 150) -> None:

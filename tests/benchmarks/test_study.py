@@ -1,3 +1,4 @@
+import json
 import sys
 
 import pytest
@@ -64,3 +65,13 @@ def test_the_same_figure_is_the_same_file(tmp_path):
         figure.subplots().plot([0, 1])
         study.write_figure(tmp_path / name, figure)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("rows", [[], [{"a": 1}], [{"a": [1, 2]}, {"a": None, "b": "\n"}]])
+def test_each_row_is_a_line(rows):
+    text = study.as_json({"setting": {"torch": "2"}, "bars": []}, rows)
+    assert json.loads(text) == {"setting": {"torch": "2"}, "bars": [], "rows": rows}
+    start = text.splitlines().index(' "rows": [')
+    assert [
+        json.loads(line.removesuffix(",")) for line in text.splitlines()[start + 1 : -2] if line
+    ] == rows
