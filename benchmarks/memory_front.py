@@ -292,7 +292,7 @@ def finding_text(finding: Mapping[str, Any]) -> str:
         text = f"1.58-bit dominates 32-bit below {memory(lead_end)}"
     if clear_end is None:
         text += "; 32-bit is clearly ahead nowhere"
-    elif clear_end != lead_end:
+    else:
         text += f"; 32-bit is clearly ahead from {memory(clear_end)} on"
     return f"{name}: {text} (32-bit models have {memory(finding['smallest_fp32_bytes'])} to " \
            f"{memory(finding['largest_fp32_bytes'])})."  # fmt: skip
@@ -401,9 +401,10 @@ def to_markdown(rows: Sequence[Row], plan: Plan) -> str:
         ]
         for row in rows
     ]
+    others = "another seed" if plan.tuning_seeds == 1 else f"{plan.tuning_seeds} other seeds"
     about = (
         f"Test accuracy in percent, mean ± sd over {plan.seeds} seeds, of the best of four "
-        f"settings on the validation data of {plan.tuning_seeds} other seeds. *Dominates*: in any "
+        f"settings on the validation data of {others}. *Dominates*: in any "
         "smaller budget the best 1.58-bit model is at least as accurate as the best 32-bit one, "
         "plain or distilled. *Clearly*: the 95 % interval of the paired difference excludes 0."
     )
