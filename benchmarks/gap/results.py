@@ -74,11 +74,18 @@ class Found:
                 **dict(zip(("factor", "line", "level", "dataset", "model"),
                            (self.factor.name, *place), strict=True)),
                 "precision": row["precision"],
-                **{name: row[name] for name in PUBLISHED},
+                **{name: _short(row[name]) for name in PUBLISHED},
                 "command": command(row),
             }
             for place, row in self.rows.items()
         ]  # fmt: skip
+
+
+def _short(value: Any) -> Any:
+    """A number without the digits of which no test set has enough nodes to tell."""
+    if isinstance(value, list):
+        return [_short(each) for each in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def find(factor: Factor, study: Study, store: Store) -> Found:
