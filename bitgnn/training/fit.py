@@ -11,8 +11,9 @@ from bitgnn.data import Split, Task
 from bitgnn.nn import set_strength
 from bitgnn.training.distill import Objective, Teacher, initialize
 from bitgnn.training.inputs import drop_features, model_inputs
-from bitgnn.training.latent import quantized_layers
+from bitgnn.training.latent import latent_weights, quantized_layers
 from bitgnn.training.optimizer import build_optimizer, build_scheduler
+from bitgnn.training.power import PowerPropagation
 from bitgnn.training.recipe import Recipe
 
 OnEpoch = Callable[[int, float], None]
@@ -94,6 +95,7 @@ def fit(
     objective = Objective(recipe, y, train, teacher)
     optimizer = build_optimizer(model, recipe)
     scheduler = build_scheduler(optimizer, recipe)
+    powers = PowerPropagation(latent_weights(model), recipe.latent_power)
     quantized = bool(quantized_layers(model))
     result, best = FitResult(), _Best()
 
@@ -103,7 +105,7 @@ def fit(
         dropped = drop_features(x, recipe.input_dropout)
         loss = objective(model(dropped, *graph), progress)
         loss.backward()
-        optimizer.step()
+        powers.step(optimizer)
         scheduler.step()
         return float(loss.detach())
 

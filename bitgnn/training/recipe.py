@@ -25,11 +25,12 @@ QUANTIZED = (
     "latent_weight_decay",
     "latent_optimizer",
     "latent_gain",
+    "latent_power",
 )
 
 # Fields that are younger than the first published runs. A run that makes no use of them is recorded
 # as it was then, and keeps its key.
-YOUNGER = ("teacher_decay",)
+YOUNGER = ("teacher_decay", "latent_power")
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,10 @@ class Recipe:
             (default: :obj:`None`)
         latent_gain (float, optional): What initial latent weights are
             multiplied by. (default: :obj:`1.0`)
+        latent_power (float, optional): The power of which latent weights are
+            trained (:class:`~bitgnn.training.power.PowerPropagation`): the
+            higher it is, the more of them are zero.
+            (default: :obj:`1.0`)
         epochs (int, optional): Full-batch epochs at most.
             (default: :obj:`200`)
         patience (int, optional): Stop after so many epochs without a better
@@ -176,6 +181,7 @@ class Recipe:
     latent_weight_decay: float | None = 0.0
     latent_optimizer: Literal["adam", "adamw"] | None = None
     latent_gain: float = 1.0
+    latent_power: float = 1.0
     epochs: int = 200
     patience: int | None = None
     select: Literal["best_val", "last"] = "best_val"
@@ -201,6 +207,7 @@ class Recipe:
             self._check_number(name, "above 0", lambda value: value > 0)
         for name in ("weight_decay", "teacher_weight"):
             self._check_number(name, "at least 0", lambda value: value >= 0)
+        self._check_number("latent_power", "at least 1", lambda value: value >= 1)
         if self.latent_lr is not None:
             self._check_number("latent_lr", "above 0", lambda value: value > 0)
         if self.latent_weight_decay is not None:

@@ -7,6 +7,7 @@ import torch
 from bitgnn import StrengthSchedule
 from bitgnn.training import Recipe, Teacher, build_model, fit
 from bitgnn.training.fit import model_inputs
+from bitgnn.training.latent import latent_weights
 
 FAST = Recipe(hidden_channels=16, epochs=30, dropout=0.2, lr=0.02)
 
@@ -216,3 +217,22 @@ def test_on_epoch(tiny):
 def test_cuda(name, tiny):
     _, result = run(tiny, FAST.replace(dropout=0.0, epochs=60), name, device="cuda")
     assert result.test > 70.0
+
+
+def test_powers_leave_more_weights_at_zero(tiny):
+    def zeros(recipe):
+        model, result = run(tiny, recipe)
+        values = [layer.ternary()[0] for layer in model.modules() if hasattr(layer, "ternary")]
+        assert len(values) == len(latent_weights(model))
+        return (torch.cat([each.flatten() for each in values]) == 0).float().mean(), result
+
+    plain, _ = zeros(FAST)
+    powers, result = zeros(FAST.replace(latent_power=2.0))
+    assert powers > plain + 0.05
+    assert result.curves["loss"][-1] < result.curves["loss"][0]
+
+
+def test_powers_are_none_of_the_32_bit_side(tiny):
+    _, plain = run(tiny, quant=None)
+    _, powers = run(tiny, FAST.replace(latent_power=2.0), quant=None)
+    assert plain.curves == powers.curves
