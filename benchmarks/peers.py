@@ -348,7 +348,12 @@ def _of_packages(path: Path) -> Path:
 
 def _load(store: Store, peers: Store, path: Path | None) -> None:
     load_runs(store, path)
-    load_runs(peers, path and _of_packages(path))
+    if path is None:
+        return
+    if _of_packages(path).exists():
+        load_runs(peers, _of_packages(path))
+    else:  # Another study's file, which other packages have no part in.
+        typer.echo(f"No runs of other packages: there is no {_of_packages(path)}", err=True)
 
 
 SeedCount = Annotated[int, typer.Option("--seeds", help="How many, from 0.")]

@@ -53,6 +53,23 @@ def test_run_and_table(half, tmp_path, monkeypatch):
     assert content.count(b"\n") == 2 * 2 * 2
 
 
+def test_loading_the_runs_of_another_study(half, tmp_path):
+    words = ["--dataset", "Digits", "--model", "mlp", "--seeds", "1", "--recipe", "scratch"]
+    words += ["--set", "epochs=2"]
+    first, second = ([*words, "--store", str(tmp_path / f"{name}.sqlite")] for name in "ab")
+    assert CliRunner().invoke(app, ["run", *first, "--workers", "1"]).exit_code == 0
+    out = ["--results", str(tmp_path)]
+    assert CliRunner().invoke(app, ["table", *first, *out]).exit_code == 0
+    load = ["--load", str(tmp_path / "peers.jsonl.gz")]
+    both = CliRunner().invoke(app, ["table", *second, *out, *load])
+    assert both.output.count("new runs from") == 2, both.output
+    (tmp_path / "peers-packages.jsonl.gz").unlink()
+    third = [*words, "--store", str(tmp_path / "c.sqlite")]
+    one = CliRunner().invoke(app, ["table", *third, *out, *load])
+    assert one.exit_code == 0 and one.output.count("new runs from") == 1, one.output
+    assert "No runs of other packages: there is no" in one.output
+
+
 def test_the_recipes_of_packages(half):
     plan = Plan(["Digits"], ["gcn"], 1, "distill", {"latent_lr": 0.02})
     (published,) = plan.specs("Digits", "gcn", BY_NAME["bitlinear, published recipe"])
