@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 class PowerPropagation:
     r"""Trains weights as powers of others, after `"Powerpropagation: A sparsity inducing weight
-    reparameterisation" <https://arxiv.org/abs/2110.00296>`_, Equation 1:
+    reparameterisation" <https://arxiv.org/abs/2110.00296>`_:
 
     .. math::
         \mathbf{W} = c \, \mathbf{V} \odot |\mathbf{V}|^{\alpha - 1}
@@ -17,7 +17,7 @@ class PowerPropagation:
     :math:`c \, \alpha |\mathbf{V}|^{\alpha - 1}`. Small weights move little, large ones much, so
     that most end up near zero and, quantized, at zero. :math:`\mathbf{V}` begins as what
     :math:`\mathbf{W}` was, and the constant :math:`c` keeps the root mean square of
-    :math:`\mathbf{W}`; the paper begins with :math:`\mathbf{W}` itself instead.
+    :math:`\mathbf{W}`.
 
     Args:
         weights (list[torch.nn.Parameter]): The weights, at their initial values; they take those of
