@@ -70,7 +70,7 @@ NO_TEACHER = {name: getattr(Recipe(), name) for name in TEACHING}
 FULL, ABSMEDIAN = Level("32-bit", precision="fp32"), Level("absmedian", precision="absmedian")
 TAUGHT = Level("32-bit distilled", precision=DISTILLED)
 BOTH_SIDES = (FULL, ABSMEAN, ABSMEDIAN)
-BOTH_BASES = (Level("scratch"), Level("default", base="default"))
+BOTH_BASES = (Level("scratch"), Level("distill", base="distill"))
 
 
 def _settings(name: str, *values: Any, **labels: Any) -> tuple[Level, ...]:
@@ -157,6 +157,15 @@ FACTORS = (
         "Does it matter how large latent weights are when training begins?",
         "What the initial latent weights are multiplied by",
         _settings("latent_gain", 0.3, 1.0, 3.0, 10.0),
+        usual="1",
+    ),
+    Factor(
+        "latent-power",
+        "Power of latent weights",
+        "Does it help to train latent weights as powers, which leaves more of them at zero?",
+        "Power",
+        _settings("latent_power", 1.0, 1.5, 2.0, 3.0, 5.0),
+        BOTH_BASES,
         usual="1",
     ),
     Factor(
@@ -395,7 +404,7 @@ FACTORS = (
         _quant("activation_bits", {"8": 8, "4": 4, "2": 2}),
         WIDTHS,
         usual="8",
-        base="default",
+        base="distill",
         pair=True,
     ),
     Factor(

@@ -59,26 +59,20 @@ class Cell:
 def plan(factor: Factor, study: Study) -> list[Cell]:
     """Lists the cells of a factor, line by line.
 
-    A line that means the same runs as one before it is left out: `default` may stand for
-    `scratch`. So are cells of 32-bit models with a teacher where there is none.
+    Cells of 32-bit models with a teacher are left out where there is none.
 
     Args:
         factor: The factor.
         study: Where it is looked at.
     """
-    lines: list[list[Cell]] = []
-    for line in factor.lines:
-        found = [
-            cell
-            for level in factor.levels
-            for dataset in study.datasets
-            for model in study.models
-            for cell in _cells(factor, line, level, dataset, model, study)
-        ]
-        runs = [cell.specs for cell in found]
-        if all(runs != [cell.specs for cell in other] for other in lines):
-            lines.append(found)
-    return [cell for found in lines for cell in found]
+    return [
+        cell
+        for line in factor.lines
+        for level in factor.levels
+        for dataset in study.datasets
+        for model in study.models
+        for cell in _cells(factor, line, level, dataset, model, study)
+    ]
 
 
 def all_specs(factors: Iterable[Factor], study: Study) -> list[RunSpec]:

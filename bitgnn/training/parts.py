@@ -42,6 +42,9 @@ PARTS = {
             "standardize": "graph",
         },
     ),
+    "powers": Part(
+        "latent weights trained as squares: more of them are zero", {"latent_power": 2.0}
+    ),
     "decoupled": Part(
         "decoupled weight decay of latent weights",
         {"latent_optimizer": "adamw", "latent_weight_decay": 0.1},
@@ -51,7 +54,7 @@ PARTS = {
     "wide4": Part("hidden layers four times as wide", {"width": 4}),
 }
 
-DEFAULT = "distill"  # What `default` stands for, the same for every model and data set.
+DEFAULT = "distill+powers"  # What `default` stands for, the same for every model and data set.
 
 
 def parse_parts(name: str) -> list[Part]:

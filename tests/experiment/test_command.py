@@ -104,7 +104,7 @@ def test_command_tells_what_was_changed():
     quant = QuantConfig(granularity="channel").to_dict()
     assert command(make_row(recipe=recipe, quant=quant, seeds=[4, 9])) == (
         "bitgnn compare --dataset Cora --model gcn --split public --seeds 4,9 "
-        "--precision fp32 fp32-distilled absmean --recipe distill+channel "
+        "--precision fp32 fp32-distilled absmean --recipe distill+powers+channel "
         "--set lr=0.1 schedule=linear:0.0:0.5"
     )
 

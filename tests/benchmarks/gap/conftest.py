@@ -3,7 +3,6 @@ from typer.testing import CliRunner
 
 from benchmarks.gap.cli import app
 from benchmarks.gap.plan import Study
-from bitgnn.training import parts
 
 
 @pytest.fixture(scope="session")
@@ -15,8 +14,6 @@ def small():
 @pytest.fixture
 def gap(tmp_path, monkeypatch):
     """Calls the command line on a small study; returns what it printed."""
-    # Whatever the default recipe is: as if it were that of the factors.
-    monkeypatch.setattr(parts, "DEFAULT", "scratch")
     monkeypatch.setenv("BITGNN_CACHE", str(tmp_path / "cache"))
 
     def call(command, *words, store="gap.sqlite"):

@@ -21,10 +21,10 @@ def test_from_runs_to_page(gap, tmp_path, monkeypatch):
     gap("run", "layer", "teacher-weight", "--workers", "1")
     listed = {line.split()[0]: line.split() for line in gap("list", "layer", "measure").split("\n")
               if line.strip()}  # fmt: skip
-    assert listed["layer"][-2:] == ["16", "0"]
+    assert listed["layer"][-2:] == ["32", "0"]
     # Of the measures, absmean has been run for the layers.
-    assert listed["measure"][-4:-2] == ["16", "8"]
-    assert listed["together"][-4:-2] == ["24", "8"]
+    assert listed["measure"][-4:-2] == ["32", "16"]
+    assert listed["together"][-4:-2] == ["48", "16"]
 
     images = tmp_path / "images"
     gap("figure", "layer", "--images", str(images))
@@ -64,7 +64,7 @@ def test_from_runs_to_page(gap, tmp_path, monkeypatch):
         for line in gap("list", "layer", *load, store="other.sqlite").splitlines()
         if line.strip().startswith("layer")
     )
-    assert line[-2:] == ["16", "0"]
+    assert line[-2:] == ["32", "0"]
     again = tmp_path / "again"
     gap("figure", "layer", "--images", str(again), store="other.sqlite")
     assert (again / "layer.png").read_bytes() == (images / "layer.png").read_bytes()
@@ -78,18 +78,20 @@ def test_numbers_are_those_of_the_runs(gap, tmp_path):
         runs = store.records()
         found = find(*factors_named(["layer"]), study, store)
 
-    def accuracies(model, precision, keep=None):
+    def accuracies(model, precision, teacher=None, keep=None):
         return [
             run["test"]
             for run in sorted(runs, key=lambda run: run["spec"]["seed"])
             if (run["spec"]["model"], run["spec"]["precision"]) == (model, precision)
+            and run["spec"]["recipe"]["teacher"] == teacher
             and run["spec"]["recipe"]["keep"] == keep
         ]
 
-    assert found.whole and found.done == found.total == len(runs) == 16
-    assert len(found.rows) == 6
-    for (_, level, _, model), row in found.rows.items():
-        mine = accuracies(model, "absmean", None if level == "none" else level)
+    assert found.whole and found.done == found.total == len(runs) == 32
+    assert len(found.rows) == 12
+    for (line, level, _, model), row in found.rows.items():
+        keep, teacher = (None if level == "none" else level), {"distill": "same"}.get(line)
+        mine = accuracies(model, "absmean", teacher, keep)
         full = accuracies(model, "fp32")
         assert row["accuracies"] == mine and len(mine) == len(full) == 2
         numbers = row["diff_mean"], row["diff_low"], row["diff_high"]

@@ -58,7 +58,7 @@ def test_levels_and_lines_differ(factor, small):
 def test_the_usual_level_is_that_of_the_base(factor, data_root):
     study = plan.Study(datasets=("Cora",), seeds=(0,), root=data_root)
     plain = [line.label for line in factor.lines if not (line.recipe or line.parts)]
-    plain = [label for label in plain if label not in ("default", "5-bit")]
+    plain = [label for label in plain if label not in ("distill", "5-bit")]
     cells = [
         cell
         for cell in plan.plan(factor, study)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -5,25 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.gap.factors import FACTORS, factors_named
+from benchmarks.gap.factors import BOTH_BASES, FACTORS, factors_named
 from benchmarks.gap.figure import draw, signed, spread
 from benchmarks.gap.plan import MODELS, Study, plan
 from benchmarks.gap.results import Found, overall
 from bitgnn.experiment.rows import FULL
-from bitgnn.training import parts
 
 STUDY = Study(datasets=("Digits",), seeds=(0,))
 
 
-@pytest.fixture(autouse=True)
-def one_base(monkeypatch):
-    """Whatever the default recipe is: as if it were that of the factors."""
-    monkeypatch.setattr(parts, "DEFAULT", "scratch")
-
-
 def found(name, collapse=0.0, missing=()):
-    """Made-up numbers for a factor: each cell another difference."""
+    """Made-up numbers for a factor, of one base: each cell another difference."""
     (factor,) = factors_named([name])
+    if factor.lines == BOTH_BASES:
+        factor = replace(factor, lines=BOTH_BASES[:1])
     cells = plan(factor, STUDY)
     rows = {}
     for index, cell in enumerate(cells):

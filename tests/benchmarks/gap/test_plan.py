@@ -1,19 +1,19 @@
 from benchmarks.gap.factors import FACTORS, Factor, Level, factors_named
 from benchmarks.gap.plan import all_specs, plan
 from bitgnn.experiment.rows import DISTILLED
-from bitgnn.training import parts
+from bitgnn.training import recipe_for
 
 
-def test_default_is_left_out_where_it_means_scratch(small, monkeypatch):
+def test_a_line_can_have_another_base(small):
     (factor,) = factors_named(["layer"])
-    monkeypatch.setattr(parts, "DEFAULT", "scratch")
-    assert {cell.line for cell in plan(factor, small)} == {"scratch"}
-    monkeypatch.setattr(parts, "DEFAULT", "distill+channel")
     cells = {cell.line: cell for cell in plan(factor, small)}
-    assert list(cells) == ["scratch", "default"]
-    (spec,) = (spec for spec in cells["default"].specs if spec.precision == "absmean")
-    assert spec.recipe["teacher"] == "same" and spec.quant["granularity"] == "channel"
-    assert DISTILLED in {spec.precision for spec in cells["default"].specs}
+    assert list(cells) == ["scratch", "distill"]
+    for base, cell in cells.items():
+        (spec,) = (spec for spec in cell.specs if spec.precision == "absmean")
+        assert (
+            spec.recipe == recipe_for(cell.model, "Digits", base).replace(keep="last").to_record()
+        )
+        assert (DISTILLED in {spec.precision for spec in cell.specs}) == (base == "distill")
 
 
 def test_untaught_models_are_not_distilled(small):
