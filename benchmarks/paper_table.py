@@ -30,7 +30,7 @@ from rich.progress import track
 
 import bitgnn
 from bitgnn import QuantConfig, task
-from bitgnn.experiment.files import write_whole
+from bitgnn.files import write_whole
 from bitgnn.nn import BitGCN, BitLinear, BitSGC
 from bitgnn.training import fit, recipe_for
 

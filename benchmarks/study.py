@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from bitgnn.cli.app import UsageError
 from bitgnn.cli.many import ManyValues
 from bitgnn.experiment import Store, export_records, import_records
-from bitgnn.experiment.files import write_whole
 from bitgnn.experiment.passport import passport
 from bitgnn.experiment.report import rows_as_csv
 from bitgnn.experiment.rows import Row
+from bitgnn.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 INTERRUPTED = 130  # the status of a command that was stopped by Ctrl-C

@@ -38,12 +38,12 @@ from rich.table import Table
 from bitgnn.data.text import TEXT_SPLITS, TEXTS, TextTask, text_task
 from bitgnn.data.text_features import MAX_WORDS, MIN_DOCUMENTS, TOKEN_PATTERN, WEIGHTINGS
 from bitgnn.experiment.cost import share_of_zeros, weight_bytes
-from bitgnn.experiment.files import write_whole
 from bitgnn.experiment.passport import passport
 from bitgnn.experiment.progress import duration
 from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.statistics import pair_by_seed, paired_difference, summary
 from bitgnn.experiment.store import Store
+from bitgnn.files import write_whole
 from bitgnn.quant import QuantConfig
 from bitgnn.training.distill import Teacher
 from bitgnn.training.settings import parse_settings

@@ -31,7 +31,7 @@ from torch_geometric.utils import to_torch_csr_tensor
 
 import bitgnn
 from bitgnn import QuantConfig, task
-from bitgnn.experiment.files import write_whole
+from bitgnn.files import write_whole
 from bitgnn.kernels import native
 from bitgnn.nn import BitGAT, BitGCN, BitGraphSAGE, BitMLP, BitSGC
 

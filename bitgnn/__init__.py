@@ -5,6 +5,17 @@ __version__ = "0.1.0"
 from bitgnn.data import task
 from bitgnn.experiment import compare
 from bitgnn.nn import convert, set_strength
+from bitgnn.packed import load, pack, prepare
 from bitgnn.quant import QuantConfig, StrengthSchedule
 
-__all__ = ["QuantConfig", "StrengthSchedule", "compare", "convert", "set_strength", "task"]
+__all__ = [
+    "QuantConfig",
+    "StrengthSchedule",
+    "compare",
+    "convert",
+    "load",
+    "pack",
+    "prepare",
+    "set_strength",
+    "task",
+]

@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include "bindings.h"
 #include "kernels.h"
 
 namespace nb = nanobind;
@@ -84,4 +85,19 @@ NB_MODULE(_native, m) {
             kernels.uniform(at<float>(out), size, seed, threads);
         },
         nb::call_guard<nb::gil_scoped_release>());
+
+    const auto free = nb::call_guard<nb::gil_scoped_release>();
+    m.def(
+        "pack_codes",
+        [&kernels](Address weight, std::int64_t n, std::int64_t k, Address out) {
+            kernels.pack_codes(at<const std::int8_t>(weight), n, k, at<std::uint8_t>(out));
+        },
+        free);
+    m.def(
+        "pack_numbers",
+        [&kernels](Address weight, std::int64_t n, std::int64_t k, Address out) {
+            kernels.pack_numbers(at<const float>(weight), n, k, at<float>(out));
+        },
+        free);
+    define_engine(m);
 }

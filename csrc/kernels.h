@@ -33,6 +33,105 @@ struct Attention {
     T negative_slope;
 };
 
+// What rows consist of.
+enum Form { NUMBERS, INT8, INT16 };
+
+// The rows of a value. Integers have one scale a row, and of INT8 the sum of a row is at hand. Rows
+// that a pass writes are filled up with zeros to `stride` values, whole cache lines; those of a
+// caller are not.
+struct Rows {
+    int form;
+    void* values;
+    float* scale;
+    std::int32_t* sum;
+    std::int64_t width, stride;
+};
+
+// round(x / s) clamped to [-high, top], with s = max(max|x| / high, eps).
+struct Quantize {
+    float high, top, eps;
+};
+
+// A weight (n, k): ternary, as codes of two bits in the order of `pack_codes` with a scale for each
+// of the n columns of the output, or numbers in the order of `pack_numbers`.
+struct Weight {
+    const std::uint8_t* codes;
+    const float* scale;
+    const float* numbers;
+    std::int64_t n, k;
+};
+
+enum Reduce { SUM, MEAN, MAX };
+
+// Edges by target: target i receives from col[crow[i]] to col[crow[i + 1] - 1].
+struct Edges {
+    const std::int64_t* crow;
+    const std::int32_t* col;
+    const float* weight;  // of each edge, or null
+    std::int64_t rows, most;  // `most` edges of one target
+};
+
+// Attention of several heads over edges: a softmax over those of each target of
+// leaky_relu(src + dst), where scores are (nodes, 2 heads), those of sources first.
+struct Heads {
+    const float* scores;
+    std::int64_t count;  // 0: there is none
+    float slope;
+    bool mean;  // of heads, instead of one beside the other
+};
+
+// One summand of what a stage computes for a row: the row itself or the sum over its edges, held in
+// some form, and times a weight if there is one.
+struct Term {
+    Rows rows;  // without values: what the stage before has made of the same rows
+    bool aggregates;
+    Edges edges;
+    int reduce;
+    Heads heads;
+    int hold;
+    Quantize quantize;  // for `hold` of INT8
+    Weight weight;      // n = 0: there is none
+};
+
+enum Act { IDENTITY, RELU, LEAKY_RELU, ELU };
+
+constexpr int MOST_TERMS = 2, MOST_STAGES = 8;
+
+// y = act(factor * (sum of terms) + bias + other), and where it goes.
+struct Stage {
+    Term terms[MOST_TERMS];
+    int count;
+    std::int64_t width;
+    const float* factor;  // of each column, or null
+    const float* bias;    // of each column, or null
+    Rows other;           // numbers, or without values
+    int act;
+    float slope;  // of LEAKY_RELU, alpha of ELU
+
+    Rows numbers, integers;  // without values: not wanted
+    bool hands_on;           // to the next stage, in the form of `integers`
+    Quantize quantize;       // for `integers` of INT8
+    // Inner products of each row, of what its integers stand for if `rounded`, and vectors
+    // (attends, width): the scores of an attention that follows.
+    const float* vectors;
+    std::int64_t attends;
+    bool rounded;
+    float* scores;
+};
+
+// All that is done for a block of rows while it is in the cache.
+struct Pass {
+    Stage stages[MOST_STAGES];
+    int count;
+    std::int64_t rows;
+};
+
+// Room for threads to work in.
+struct Scratch {
+    std::int8_t* bytes;
+    std::int64_t each;  // bytes a thread
+};
+
 template <class T>
 struct Typed {
     // out (targets, heads * channels), the coefficients alpha and, if there is noise, what dropout
@@ -64,6 +163,18 @@ struct Kernels {
     // Numbers from [0, 1), of 24 bits, drawn by Philox4x32-10 (Salmon et al., "Parallel random
     // numbers: as easy as 1, 2, 3"): number i is word i % 4 of counter i / 4 under the key `seed`.
     void (*uniform)(float* out, std::int64_t size, std::uint64_t seed, int threads);
+
+    // A ternary weight (n, k) as codes: 64 bytes for each 16 columns and 16 values of a row, both
+    // rounded up.
+    void (*pack_codes)(const std::int8_t* weight, std::int64_t n, std::int64_t k,
+                       std::uint8_t* out);
+
+    // Another one as numbers: 16 for each 16 columns, rounded up, and each value of a row.
+    void (*pack_numbers)(const float* weight, std::int64_t n, std::int64_t k, float* out);
+
+    // Runs a pass, and says how many bytes of scratch a thread needs for it.
+    void (*run_pass)(const Pass& pass, Scratch scratch, int threads);
+    std::int64_t (*room)(const Pass& pass);
 };
 
 // The kernels of the widest vectors that this processor has.

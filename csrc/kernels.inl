@@ -8,6 +8,7 @@
 #include "common.inl"
 
 #include "attention.inl"
+#include "pass.inl"
 #include "random.inl"
 #include "rows.inl"
 
@@ -22,7 +23,8 @@ constexpr Typed<T> typed() {
 }
 
 const Kernels& table() {
-    static const Kernels found{BITGNN_TEXT(BITGNN_ISA), typed<float>(), typed<double>(), uniform};
+    static const Kernels found{BITGNN_TEXT(BITGNN_ISA), typed<float>(), typed<double>(), uniform,
+                               pack_codes, pack_numbers, run_pass, room};
     return found;
 }
 

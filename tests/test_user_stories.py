@@ -1,4 +1,4 @@
-"""What a person does with bitgnn, end to end on real data (DESIGN: swap a layer, compare)."""
+"""What a person does with bitgnn, end to end on real data (DESIGN: swap a layer, compare, pack)."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch_geometric.nn import GAT
 
-from bitgnn import convert, task
+from bitgnn import convert, load, pack, prepare, task
 from bitgnn.nn import BitGCNConv
 
 
@@ -86,3 +86,24 @@ def test_comparison_on_cora_from_the_command_line(data_root, tmp_path):
 
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "0 runs trained now, 16 taken from the store" in again.stdout
+
+
+def test_packed_model_is_the_trained_one(cora, tmp_path):
+    torch.manual_seed(0)
+    model = Net(cora.num_features, cora.num_classes, quant="b158")
+    train(model, cora, cora.split(0), epochs=20)
+    x, edge_index = cora.data.x, cora.data.edge_index
+    with torch.no_grad():
+        expected = model.eval()(x, edge_index)
+    pack(model).save(tmp_path / "cora.safetensors")
+    packed, graph = load(tmp_path / "cora.safetensors"), prepare(edge_index, cora.num_nodes)
+    full = sum(4 * value.numel() for value in model.state_dict().values())
+    assert full > 18 * packed.num_bytes
+    largest = expected.abs().max()
+
+    fast = packed(x, graph)
+    assert (fast - expected).square().mean().sqrt() < 1e-3 * largest
+    assert (fast.argmax(dim=1) == expected.argmax(dim=1)).float().mean() >= 0.999
+    exact = packed(x, graph, exact=True)
+    assert (exact - expected).square().mean().sqrt() < 1e-4 * largest
+    assert torch.equal(exact.argmax(dim=1), expected.argmax(dim=1))

@@ -42,8 +42,8 @@ from bitgnn.experiment import Store
 from bitgnn.experiment.command import parse_seeds
 from bitgnn.experiment.complete import complete
 from bitgnn.experiment.estimate import estimate_seconds
-from bitgnn.experiment.files import write_whole
 from bitgnn.experiment.progress import duration
+from bitgnn.files import write_whole
 from bitgnn.training import Recipe
 from bitgnn.training.settings import parse_settings
 

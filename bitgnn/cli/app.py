@@ -9,6 +9,8 @@ from bitgnn.cli.compare import compare
 from bitgnn.cli.datasets import datasets
 from bitgnn.cli.info import info
 from bitgnn.cli.many import ManyValues
+from bitgnn.cli.pack import pack
+from bitgnn.cli.predict import predict
 from bitgnn.cli.report import report
 from bitgnn.cli.train import train
 
@@ -22,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, compare, report, datasets, info):
+for command in (train, compare, report, pack, predict, datasets, info):
     app.command(cls=ManyValues)(command)
 
 

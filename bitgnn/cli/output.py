@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bitgnn.experiment.compare import Comparison
-from bitgnn.experiment.files import write_whole
 from bitgnn.experiment.format import memory, metric_name, share
 from bitgnn.experiment.table import ComparisonTable
+from bitgnn.files import write_whole
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from bitgnn.experiment.files import write_whole
 from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.store import Store
+from bitgnn.files import write_whole
 
 
 def export_records(

@@ -16,7 +16,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from bitgnn.experiment import format as text
-from bitgnn.experiment.files import write_whole
 from bitgnn.experiment.plots import curves_figure, memory_figure, paired_figure
 from bitgnn.experiment.rows import (
     Record,
@@ -28,6 +27,7 @@ from bitgnn.experiment.rows import (
     runs_of,
     variants,
 )
+from bitgnn.files import write_whole
 
 DPI = 144
 PAGE = "report.html"

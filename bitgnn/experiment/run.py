@@ -27,7 +27,31 @@ def execute(
     on_epoch: OnEpoch | None = None,
     keep: bool = False,
 ) -> dict[str, Any]:
-    r"""Trains one model and returns the record of the run, fit for JSON.
+    r"""Trains one model and returns the record of the run, fit for JSON: see :func:`train_run`.
+
+    Args:
+        spec (RunSpec): What to run.
+        root (str, optional): A folder to look for data in first. (default: :obj:`None`)
+        device (str or torch.device, optional): Where to train. (default: :obj:`"cpu"`)
+        on_epoch (Callable, optional): Called after each epoch with its number and validation
+            metric. (default: :obj:`None`)
+        keep (bool, optional): If set to :obj:`True`, the run is kept for others to learn from.
+            (default: :obj:`False`)
+
+    Raises:
+        ValueError: If the data set found is not the one that :obj:`spec` names by its checksum.
+    """
+    return train_run(spec, root, device, on_epoch, keep)[1]
+
+
+def train_run(
+    spec: RunSpec,
+    root: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    on_epoch: OnEpoch | None = None,
+    keep: bool = False,
+) -> tuple[nn.Module, dict[str, Any]]:
+    r"""Trains one model and returns it with the record of the run.
 
     The run takes place on one thread and has its own random state, so that it gives the same
     numbers in any process, whatever ran there before. If it has a teacher whose run is not at
@@ -60,7 +84,7 @@ def execute(
         inputs = model_inputs(model.to(device), t, recipe, device)
         if keep:
             save_teacher(spec.key, _as_teacher(model, result, inputs))
-        return {
+        return model, {
             "key": spec.key,
             "spec": spec.to_dict(),
             "metric": t.metric,

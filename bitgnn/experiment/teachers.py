@@ -11,7 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
 from bitgnn.data.locate import cache_dir, writable
-from bitgnn.experiment.files import write_whole
+from bitgnn.files import write_whole
 from bitgnn.training import Teacher
 
 STATE = "state."

@@ -45,7 +45,7 @@ def model_inputs(
     on_cpu = torch.device(device).type == "cpu"
     x = SPARSE[recipe.feature_norm](t.data.x) if on_cpu and takes_sparse(model) else None
     if x is None:
-        x = _normalize(t.data.x, recipe.feature_norm).to(device)
+        x = normalize_features(t.data.x, recipe.feature_norm).to(device)
     if isinstance(model, MLP):
         return (x,)
     edges, convs = t.data.edge_index, _convs(model)
@@ -120,14 +120,20 @@ def _convs(model: nn.Module) -> list[MessagePassing]:
     return [module for module in model.modules() if isinstance(module, MessagePassing)]
 
 
-def _normalize(x: Tensor, norm: str) -> Tensor:
+def normalize_features(x: Tensor, norm: str) -> Tensor:
+    """Normalizes features as a recipe says.
+
+    Args:
+        x (torch.Tensor): The features.
+        norm (str): The recipe's :obj:`feature_norm`.
+    """
     if norm == "l2":
         return F.normalize(x, dim=-1)
     return NormalizeFeatures()(Data(x=x)).x if norm == "row" else x
 
 
 def _sparse_features(norm: str, x: Tensor) -> Tensor | None:
-    x = _normalize(x, norm)
+    x = normalize_features(x, norm)
     return x.to_sparse_csr() if torch.count_nonzero(x) <= PAYS * x.numel() else None
 
 

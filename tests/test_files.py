@@ -1,7 +1,7 @@
 import pytest
 
-from bitgnn.experiment import files
-from bitgnn.experiment.files import write_whole
+from bitgnn import files
+from bitgnn.files import write_whole
 
 
 def test_write_whole_makes_its_folder_and_replaces(tmp_path):
@@ -23,3 +23,4 @@ def test_what_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,157 @@
+r"""A graph that is looked at once and used many times."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.typing import Adj, SparseTensor
+from torch_geometric.utils import add_self_loops, remove_self_loops
+
+from bitgnn.kernels.sparse import csr_matrix
+from bitgnn.packed.program import Edges
+
+
+class PreparedGraph:
+    r"""The edges of a graph by target node, in every form that a model asks for, each of which is
+    computed once.
+
+    Args:
+        edge_index (torch.Tensor or SparseTensor): The edges :math:`(2, |\mathcal{E}|)`, or the
+            adjacency matrix with targets as rows.
+        num_nodes (int, optional): The number of nodes. (default: :obj:`None`, what the edges
+            show)
+        edge_weight (torch.Tensor, optional): The weights of the edges.
+            (default: :obj:`None`, all 1)
+
+    Raises:
+        TypeError: If the edges are neither.
+        ValueError: If an edge has a node that is not there, or weights do not fit.
+    """
+
+    def __init__(
+        self, edge_index: Adj, num_nodes: int | None = None, edge_weight: Tensor | None = None
+    ) -> None:
+        edges, weights, rows = _edges_of(edge_index, edge_weight)
+        highest = int(edges.max()) if edges.numel() else -1
+        least = max(highest + 1, rows)
+        self.num_nodes = least if num_nodes is None else int(num_nodes)
+        if self.num_nodes < least:
+            raise ValueError(
+                f"Edges have nodes up to {highest}, more than num_nodes={self.num_nodes}: pass "
+                "the number of all nodes"
+            )
+        if edges.numel() and int(edges.min()) < 0:
+            raise ValueError(f"Nodes are counted from 0 (got {int(edges.min())} in 'edge_index')")
+        if weights is not None and weights.shape != edges.shape[1:]:
+            raise ValueError(
+                f"'edge_weight' has one number an edge, {edges.size(1)} (got shape "
+                f"{tuple(weights.shape)})"
+            )
+        self.edge_index, self.edge_weight = edges, weights
+        self._matrices: dict[Edges, Tensor] = {}
+        self._native: dict[Edges, tuple[Any, Any]] = {}
+
+    @property
+    def num_edges(self) -> int:
+        """The number of edges."""
+        return self.edge_index.size(1)
+
+    def matrix(self, edges: Edges) -> Tensor:
+        r"""Returns the edges as a layer sums over them, as a sparse matrix (CSR) with targets as
+        rows.
+
+        Args:
+            edges (Edges): What the layer makes of them.
+        """
+        if edges not in self._matrices:
+            self._matrices[edges] = self._build(edges)
+        return self._matrices[edges]
+
+    def native(self, edges: Edges) -> Any:
+        r"""Returns the same for the native engine.
+
+        Args:
+            edges (Edges): What the layer makes of them.
+        """
+        if edges not in self._native:
+            made = import_module("bitgnn.kernels._native")
+            gcn = edges.norm == "gcn"
+            given = self.edge_weight if edges.weighted else None
+            given = None if given is None else given.float().contiguous()
+            total = self.num_edges + edges.self_loops * self.num_nodes
+            # PyG's `gcn_norm` fills with 1 where edges have no weights, `improved` or not.
+            fill = edges.fill if given is not None else 1.0
+            crow = torch.empty(self.num_nodes + 1, dtype=torch.long)
+            col = torch.empty(total, dtype=torch.int32)
+            weight = torch.empty(total) if gcn or given is not None else None
+            index = self.edge_index.contiguous()
+            address = [0 if each is None else each.data_ptr() for each in (given, weight)]
+            most = made.sort_edges(
+                index[0].data_ptr(), index[1].data_ptr(), address[0], self.num_edges,
+                self.num_nodes, gcn, edges.self_loops, gcn, fill, crow.data_ptr(),
+                col.data_ptr(), address[1],
+            )  # fmt: skip
+            places = crow.data_ptr(), col.data_ptr(), address[1]
+            self._native[edges] = made.Edges(*places, self.num_nodes, most), (crow, col, weight)
+        return self._native[edges][0]
+
+    def _build(self, edges: Edges) -> Tensor:
+        index = self.edge_index
+        weight = self.edge_weight if edges.weighted else None
+        if edges.norm == "gcn":
+            index, weight = gcn_norm(
+                index, weight, self.num_nodes, edges.fill == 2.0, edges.self_loops,
+                dtype=torch.get_default_dtype(),
+            )  # fmt: skip
+        elif edges.self_loops:  # GAT's: one a node, in place of one that is there.
+            index, _ = remove_self_loops(index)
+            index, _ = add_self_loops(index, num_nodes=self.num_nodes)
+        if weight is None:
+            weight = torch.ones(index.size(1))
+        order = torch.argsort(index[1], stable=True)
+        count = torch.bincount(index[1], minlength=self.num_nodes)
+        crow = F.pad(count.cumsum(0), (1, 0))
+        shape = (self.num_nodes, self.num_nodes)
+        return csr_matrix(crow, index[0][order], weight[order], shape)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_nodes={self.num_nodes}, num_edges={self.num_edges})"
+
+
+def prepare(
+    edge_index: Adj, num_nodes: int | None = None, edge_weight: Tensor | None = None
+) -> PreparedGraph:
+    r"""Prepares a graph for packed models, once for all of them.
+
+    Args:
+        edge_index (torch.Tensor or SparseTensor): The edges :math:`(2, |\mathcal{E}|)`, or the
+            adjacency matrix with targets as rows.
+        num_nodes (int, optional): The number of nodes. (default: :obj:`None`, what the edges
+            show)
+        edge_weight (torch.Tensor, optional): The weights of the edges.
+            (default: :obj:`None`, all 1)
+    """
+    return PreparedGraph(edge_index, num_nodes, edge_weight)
+
+
+def _edges_of(edge_index: Adj, edge_weight: Tensor | None) -> tuple[Tensor, Tensor | None, int]:
+    """Edges by source and target, their weights, and the number of nodes that they speak of."""
+    if isinstance(edge_index, SparseTensor):
+        row, col, value = edge_index.coo()
+        return torch.stack([col, row]), value, max(edge_index.sizes())
+    if not isinstance(edge_index, Tensor):
+        raise TypeError(f"'edge_index' must be edges or a sparse matrix (got {type(edge_index)})")
+    if edge_index.layout != torch.strided:
+        if edge_weight is not None:
+            raise ValueError("The values of a sparse matrix are its weights: leave 'edge_weight'")
+        coo = edge_index.to_sparse_coo().coalesce()
+        return coo.indices().flip(0), coo.values(), max(coo.shape)
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
+        raise ValueError(
+            f"'edge_index' must hold integers of shape (2, number of edges) (got "
+            f"{edge_index.dtype} of shape {tuple(edge_index.shape)})"
+        )
+    return edge_index.long(), edge_weight, 0

@@ -1,0 +1,234 @@
+r"""From layers to steps: one rule a kind of layer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
+
+from bitgnn.nn import BitGATConv, BitGCNConv, BitLinear, BitSAGEConv, BitSGConv
+from bitgnn.nn.sparse_linear import SparseLinear
+from bitgnn.packed.program import Edges, Step
+from bitgnn.quant import QuantConfig
+
+LINEARS = (BitLinear, SparseLinear, pyg.Linear, nn.Linear)
+REDUCTIONS = {"add": "sum", "sum": "sum", "mean": "mean", "max": "max"}
+
+# What each activation function is called, and the parameters that it has.
+ACTIVATIONS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
+    nn.ReLU: ("relu", ()),
+    nn.ELU: ("elu", ("alpha",)),
+    nn.LeakyReLU: ("leaky_relu", ("negative_slope",)),
+    nn.GELU: ("gelu", ("approximate",)),
+    nn.SiLU: ("silu", ()),
+    nn.Tanh: ("tanh", ()),
+    nn.Sigmoid: ("sigmoid", ()),
+    nn.Softmax: ("softmax", ("dim",)),
+    nn.LogSoftmax: ("log_softmax", ("dim",)),
+}
+NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.AlphaDropout)
+
+
+class Unsupported(ValueError):
+    """A layer that cannot be packed."""
+
+
+class Builder:
+    """Collects the steps of a model."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def emit(
+        self,
+        op: str,
+        *inputs: int,
+        name: str = "",
+        edges: Edges | None = None,
+        tensors: dict[str, Tensor | None] | None = None,
+        **attrs: Any,
+    ) -> int:
+        """Adds a step and returns the value that it makes."""
+        given = {
+            key: value.detach().cpu().contiguous()
+            for key, value in (tensors or {}).items()
+            if value is not None
+        }
+        self.steps.append(Step(op, inputs, name, attrs, given, edges))
+        return len(self.steps)
+
+    def is_quantized(self, value: int) -> bool:
+        """Whether a value consists of integer rows."""
+        return value > 0 and self.steps[value - 1].op == "quantize"
+
+
+def lower(
+    builder: Builder, layer: nn.Module, name: str, x: int, weighted: bool = False
+) -> int | None:
+    r"""Adds the steps of a layer, and returns the value that it makes; :obj:`None` if there is no
+    rule for the layer.
+
+    Args:
+        builder (Builder): What collects them.
+        layer (torch.nn.Module): The layer, in evaluation mode.
+        name (str): Its name in the model.
+        x (int): The value that it reads.
+        weighted (bool, optional): Whether weights of edges are given to it.
+            (default: :obj:`False`)
+
+    Raises:
+        Unsupported: If there is a rule, but the layer does something that it does not cover.
+    """
+    if isinstance(layer, NOTHING):
+        return x
+    if type(layer) in ACTIVATIONS:
+        kind, parameters = ACTIVATIONS[type(layer)]
+        return builder.emit(
+            "act", x, name=name, kind=kind, **{p: getattr(layer, p) for p in parameters}
+        )
+    rule = RULES.get(type(layer))
+    return None if rule is None else rule(builder, layer, name, x, weighted)
+
+
+def lower_linear(builder: Builder, layer: Any, name: str, x: int, weighted: bool = False) -> int:
+    """A linear layer, ternary or not."""
+    quant: QuantConfig | None = getattr(layer, "quant", None)
+    if quant is None:
+        return builder.emit(
+            "linear", x, name=name, tensors={"weight": layer.weight, "bias": layer.bias},
+            bits=None, rescale_bias=False,
+        )  # fmt: skip
+    x = quantize(builder, quant, name, x)
+    if quant.weight_bits is None:
+        return builder.emit(
+            "linear", x, name=name, tensors={"weight": layer.weight, "bias": layer.bias},
+            bits=None, rescale_bias=quant.rescale_bias,
+        )  # fmt: skip
+    weight, scale = layer.ternary()
+    return builder.emit(
+        "linear",
+        x,
+        name=name,
+        tensors={"weight": weight.to(torch.int8), "scale": scale.view(-1), "bias": layer.bias},
+        bits=quant.weight_bits,
+        rescale_bias=quant.rescale_bias,
+    )
+
+
+def quantize(builder: Builder, quant: QuantConfig, name: str, x: int) -> int:
+    """The rows of a layer, as its configuration quantizes them."""
+    if builder.is_quantized(x):
+        return x  # SAGE's root branch reads what its convolution has quantized.
+    if quant.layer_norm:
+        x = builder.emit("layer_norm", x, name=name, over="row", eps=1e-5)
+    if quant.activation_bits is None:
+        return x
+    return builder.emit(
+        "quantize", x, name=name, bits=quant.activation_bits, full_range=quant.full_range,
+        eps=quant.eps,
+    )  # fmt: skip
+
+
+def _gcn(builder: Builder, conv: Any, name: str, x: int, weighted: bool) -> int:
+    _check_conv(conv, name)
+    x = lower_linear(builder, conv.lin, f"{name}.lin", x)
+    x = builder.emit("aggregate", x, name=name, reduce="sum", edges=_gcn_edges(conv, weighted))
+    return _bias(builder, conv.bias, name, x)
+
+
+def _sg(builder: Builder, conv: Any, name: str, x: int, weighted: bool) -> int:
+    _check_conv(conv, name)
+    edges = _gcn_edges(conv, weighted)
+    for _ in range(conv.K):
+        x = builder.emit("aggregate", x, name=name, reduce="sum", edges=edges)
+    return lower_linear(builder, conv.lin, f"{name}.lin", x)
+
+
+def _gcn_edges(conv: Any, weighted: bool) -> Edges:
+    normalize = getattr(conv, "normalize", True)
+    fill = 2.0 if getattr(conv, "improved", False) else 1.0
+    # PyG adds self-loops in the course of normalization, and not without it.
+    loops = normalize and conv.add_self_loops
+    return Edges("gcn" if normalize else None, loops, fill if loops else 1.0, weighted)
+
+
+def _sage(builder: Builder, conv: Any, name: str, x: int, weighted: bool) -> int:
+    _check_conv(conv, name, tuple(REDUCTIONS))
+    if conv.project:
+        # Of the target nodes the root branch sees what came in.
+        raise Unsupported(f"'{name}' has project=True, which cannot be packed yet")
+    quant = getattr(conv, "quant", None)
+    rows = x if quant is None else quantize(builder, quant, name, x)
+    out = builder.emit("aggregate", rows, name=name, reduce=REDUCTIONS[conv.aggr], edges=Edges())
+    out = lower_linear(builder, conv.lin_l, f"{name}.lin_l", out)
+    if conv.root_weight:
+        root = lower_linear(builder, conv.lin_r, f"{name}.lin_r", rows)
+        out = builder.emit("add", out, root, name=name)
+    return builder.emit("unit", out, name=name) if conv.normalize else out
+
+
+def _gat(builder: Builder, conv: Any, name: str, x: int, weighted: bool) -> int:
+    _check_conv(conv, name)
+    if conv.lin is None or conv.edge_dim is not None:
+        what = "two kinds of nodes" if conv.lin is None else "edge features"
+        raise Unsupported(f"'{name}' attends over {what}, which cannot be packed yet")
+    h = lower_linear(builder, conv.lin, f"{name}.lin", x)
+    out = builder.emit(
+        "attend",
+        h,
+        name=name,
+        tensors={"att_src": conv.att_src.flatten(), "att_dst": conv.att_dst.flatten()},
+        heads=conv.heads,
+        concat=conv.concat,
+        slope=conv.negative_slope,
+        edges=Edges(self_loops=conv.add_self_loops),
+    )
+    if conv.res is not None:
+        out = builder.emit("add", out, lower_linear(builder, conv.res, f"{name}.res", x), name=name)
+    return _bias(builder, conv.bias, name, out)
+
+
+def _bias(builder: Builder, bias: Tensor | None, name: str, x: int) -> int:
+    return x if bias is None else builder.emit("affine", x, name=name, tensors={"bias": bias})
+
+
+def _batch_norm(builder: Builder, norm: Any, name: str, x: int, weighted: bool) -> int:
+    norm = getattr(norm, "module", norm)  # PyG's holds torch's.
+    if norm.running_mean is None:
+        raise Unsupported(
+            f"'{name}' normalizes with the statistics of each batch, which cannot be packed: "
+            "train with track_running_stats=True"
+        )
+    factor = (norm.running_var + norm.eps).rsqrt()
+    factor = factor if norm.weight is None else factor * norm.weight
+    bias = -norm.running_mean * factor
+    bias = bias if norm.bias is None else bias + norm.bias
+    return builder.emit("affine", x, name=name, tensors={"factor": factor, "bias": bias})
+
+
+def _layer_norm(builder: Builder, norm: Any, name: str, x: int, weighted: bool) -> int:
+    over = "graph" if getattr(norm, "mode", "node") == "graph" else "row"
+    return builder.emit(
+        "layer_norm", x, name=name, tensors={"factor": norm.weight, "bias": norm.bias},
+        over=over, eps=norm.eps,
+    )  # fmt: skip
+
+
+def _check_conv(conv: Any, name: str, aggregations: tuple[str, ...] = ("add", "sum")) -> None:
+    if conv.flow != "source_to_target":
+        raise Unsupported(f"'{name}' has flow={conv.flow!r}: only 'source_to_target' can be packed")
+    if conv.aggr not in aggregations:
+        known = ", ".join(map(repr, aggregations))
+        raise Unsupported(f"'{name}' has aggr={conv.aggr!r}: only {known} can be packed")
+
+
+RULES: dict[type[nn.Module], Callable[[Builder, Any, str, int, bool], int]] = {
+    **dict.fromkeys(LINEARS, lower_linear),
+    **dict.fromkeys((pyg.GCNConv, BitGCNConv), _gcn),
+    **dict.fromkeys((pyg.SGConv, BitSGConv), _sg),
+    **dict.fromkeys((pyg.SAGEConv, BitSAGEConv), _sage),
+    **dict.fromkeys((pyg.GATConv, BitGATConv), _gat),
+    **dict.fromkeys((pyg.BatchNorm, nn.BatchNorm1d), _batch_norm),
+    **dict.fromkeys((pyg.LayerNorm, nn.LayerNorm), _layer_norm),
+}

@@ -1,0 +1,152 @@
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.typing import Adj
+
+from bitgnn.packed import native, reference
+from bitgnn.packed.codes import TRITS
+from bitgnn.packed.file import read_program, write_program
+from bitgnn.packed.graph import PreparedGraph, prepare
+from bitgnn.packed.native import NativeProgram
+from bitgnn.packed.program import Program
+from bitgnn.packed.trace import trace
+
+
+class PackedModel:
+    r"""A trained model, frozen: integers, scales and biases, and what is done with them. It has no
+    latent weights and cannot be trained.
+
+    Args:
+        program (Program): What it does.
+        about (dict, optional): More to say of it, for people. (default: none)
+    """
+
+    def __init__(self, program: Program, about: dict[str, str] | None = None) -> None:
+        self.program = program
+        self.about = dict(about or {})
+        self._native: dict[tuple[int, bool], NativeProgram] = {}
+
+    def __call__(
+        self,
+        x: Tensor,
+        edge_index: Adj | PreparedGraph | None = None,
+        edge_weight: Tensor | None = None,
+        exact: bool = False,
+    ) -> Tensor:
+        r"""Returns what the trained model returns in evaluation.
+
+        Args:
+            x (torch.Tensor): The features of the nodes.
+            edge_index (PreparedGraph, torch.Tensor or SparseTensor, optional): The graph, best
+                prepared (:func:`prepare`) if it is used more than once. (default: :obj:`None`,
+                for a model without a graph)
+            edge_weight (torch.Tensor, optional): The weights of the edges, if the graph is not
+                prepared. (default: :obj:`None`)
+            exact (bool, optional): If set to :obj:`True`, no number is rounded that the trained
+                model does not round, which is slower. (default: :obj:`False`)
+
+        Shapes:
+            - **x:** :math:`(|\mathcal{V}|, F_{in})`
+            - **output:** :math:`(|\mathcal{V}|, F_{out})`
+        """
+        graph = self._graph(x, edge_index, edge_weight)
+        if not native.applies(x):
+            return reference.run(self.program, x, graph)
+        key = x.size(1), exact
+        if key not in self._native:
+            self._native[key] = NativeProgram(self.program, *key)
+        return self._native[key](x, graph)
+
+    def _graph(
+        self, x: Tensor, edge_index: Adj | PreparedGraph | None, edge_weight: Tensor | None
+    ) -> PreparedGraph | None:
+        if not self.program.reads_edges:
+            return None
+        if edge_index is None:
+            raise ValueError("The model reads edges: pass 'edge_index', or a prepared graph")
+        if not isinstance(edge_index, PreparedGraph):
+            return prepare(edge_index, x.size(0), edge_weight)
+        if edge_weight is not None:
+            raise ValueError("A prepared graph has its weights: pass 'edge_weight' to `prepare`")
+        if edge_index.num_nodes != x.size(0):
+            raise ValueError(
+                f"'x' has {x.size(0)} rows, but the graph {edge_index.num_nodes} nodes: prepare it "
+                "with the number of all nodes"
+            )
+        return edge_index
+
+    @property
+    def in_32_bits(self) -> list[str]:
+        r"""The names of the linear layers that are in 32 bits."""
+        return [
+            step.name
+            for step in self.program.steps
+            if step.op == "linear" and step.attrs["bits"] is None
+        ]
+
+    @property
+    def num_bytes(self) -> int:
+        r"""The bytes of its parameters in a file, without the description of the model."""
+        total = 0
+        for step in self.program.steps:
+            for name, value in step.tensors.items():
+                ternary = name == "weight" and step.attrs.get("bits") == 1.58
+                size = value.numel() * value.element_size()
+                total += -(-value.numel() // TRITS) if ternary else size
+        return total
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        r"""Writes the model to a file (safetensors), five ternary weights a byte.
+
+        Args:
+            path (str or Path): The file, replaced if it is there.
+        """
+        write_program(self.program, path, self.about)
+
+    def __repr__(self) -> str:
+        layers = sum(step.op == "linear" for step in self.program.steps)
+        left = f", in_32_bits={self.in_32_bits}" if self.in_32_bits else ""
+        name = self.about.get("model", "")
+        return (
+            f"{type(self).__name__}({name}, linear layers={layers}, bytes={self.num_bytes}{left})"
+        )
+
+
+def pack(model: nn.Module) -> PackedModel:
+    r"""Packs a trained model: ternary weights become integers, latent weights go, and batch
+    normalization becomes part of the layers.
+
+    Args:
+        model (torch.nn.Module): A model of the package's or PyG's layers; it is left as it is.
+
+    Raises:
+        TypeError: If it is no model.
+        ValueError: If a layer cannot be packed, which the error names, or the model is not yet
+            fully quantized.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"'model' must be a torch.nn.Module (got {type(model).__name__})")
+    for name, module in model.named_modules():
+        strength: Any = getattr(module, "strength", 1.0)
+        if strength != 1.0:
+            raise ValueError(
+                f"'{name}' quantizes at strength {strength}: train on to 1, or "
+                "`set_strength(model, 1.0)`"
+            )
+    with torch.no_grad():
+        return PackedModel(trace(model), {"model": type(model).__name__})
+
+
+def load(path: str | os.PathLike[str]) -> PackedModel:
+    r"""Reads a packed model from a file. Nothing in the file is executed.
+
+    Args:
+        path (str or Path): The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no packed model, is damaged, or was written by a newer version.
+    """
+    return PackedModel(*read_program(path))

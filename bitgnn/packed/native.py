@@ -1,0 +1,248 @@
+r"""Packed models on the native engine (:obj:`csrc/engine.h`)."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitgnn.kernels import native as kernels
+from bitgnn.packed import reference
+from bitgnn.packed.graph import PreparedGraph
+from bitgnn.packed.plan import (
+    ACTS,
+    INT8,
+    INT16,
+    LINE,
+    NUMBERS,
+    Call,
+    Segment,
+    Stage,
+    Term,
+    View,
+    attention_vectors,
+    plan,
+)
+from bitgnn.packed.program import Edges, Program, Step
+
+REDUCTIONS = {"sum": 0, "mean": 1, "max": 2}
+OWN, GIVEN, WANTED = 0, 1, 2
+GROUP, LANES = 16, 16
+SIZES = {NUMBERS: 4, INT8: 1, INT16: 2}
+
+
+def applies(x: Tensor) -> bool:
+    """Whether native kernels take features."""
+    return kernels.applies(x) and x.dtype == torch.float32
+
+
+class NativeProgram:
+    r"""A program on the native engine. What that one cannot do, torch does in between.
+
+    Args:
+        program (Program): The program.
+        width (int): The number of features.
+        exact (bool, optional): If set to :obj:`True`, no number is rounded that the trained model
+            does not round. (default: :obj:`False`)
+
+    Raises:
+        ValueError: If the model takes another number of features.
+    """
+
+    def __init__(self, program: Program, width: int, exact: bool = False) -> None:
+        self.program = program
+        widths = _widths(program, width)
+        self.items = [
+            item if isinstance(item, Call) else _Engine(program, item, widths)
+            for item in plan(program, exact)
+        ]
+
+    def __call__(self, x: Tensor, graph: PreparedGraph | None) -> Tensor:
+        """Returns the output."""
+        values = {0: x.contiguous()}
+        for item in self.items:
+            if isinstance(item, Call):
+                values[item.value] = self._call(item, values, graph)
+            else:
+                item.run(values, graph, x.size(0))
+        return values[len(self.program.steps)]
+
+    def _call(self, call: Call, values: dict[int, Tensor], graph: PreparedGraph | None) -> Tensor:
+        read: list[Any] = []
+        for value, source in zip(call.step.inputs, call.reads, strict=True):
+            number = values[source]
+            step = self.program.steps[value - 1] if value != source else None
+            read.append(number if step is None else reference.one(step, graph, number))
+        return reference.one(call.step, graph, *read).contiguous()
+
+
+class _Engine:
+    """The native engine of a segment."""
+
+    def __init__(self, program: Program, segment: Segment, widths: list[int]) -> None:
+        native = import_module("bitgnn.kernels._native")
+        self.native, self.engine = native, native.Engine()
+        self.program, self.segment = program, segment
+        self.widths = widths
+        self.edges: list[Edges] = []
+        self.kept: list[Tensor] = []  # what the engine has addresses of
+        self.views: dict[View, int] = {}
+        self.scores: dict[int, int] = {}
+        for value in segment.given:
+            self.views[View(value)] = self.engine.add_value(NUMBERS, self.widths[value], GIVEN)
+        for value in segment.wanted:
+            self.views[View(value)] = self.engine.add_value(NUMBERS, self.widths[value], WANTED)
+        for stages in segment.passes:
+            handed = {_handed(stages, place, segment) for place in range(len(stages))} - {None}
+            self.engine.add_pass([self._stage(stage, handed) for stage in stages])
+
+    def run(self, values: dict[int, Tensor], graph: PreparedGraph | None, rows: int) -> None:
+        """Computes what the segment wants, of what it is given."""
+        outputs = {value: torch.empty(rows, self.widths[value]) for value in self.segment.wanted}
+        given = [values[value].data_ptr() for value in self.segment.given]
+        edges = [] if graph is None else [graph.native(each) for each in self.edges]
+        wanted = [output.data_ptr() for output in outputs.values()]
+        self.engine.run(given, edges, wanted, rows, torch.get_num_threads())
+        values.update(outputs)
+
+    def _stage(self, stage: Stage, handed: set[View | None]) -> Any:
+        made = self.native.Stage()
+        made.terms = [self._term(term, handed) for term in stage.terms]
+        made.width = self.widths[stage.value]
+        if stage.factor is not None:
+            made.factor = self._keep(stage.factor)
+        if stage.bias is not None:
+            made.bias = self._keep(stage.bias)
+        if stage.act is not None:
+            made.act = ACTS[stage.act.attrs["kind"]]
+            made.slope = stage.act.attrs.get("alpha", stage.act.attrs.get("negative_slope", 0.0))
+        if stage.other is not None:
+            made.other = self.views[stage.other]
+        if stage.value in self.segment.wanted:
+            made.numbers = self.views[View(stage.value)]
+        for view in stage.makes:
+            self._make(made, view, view in handed)
+        return made
+
+    def _make(self, made: Any, view: View, handed: bool) -> None:
+        width = self.widths[view.value]
+        if view.attend is not None:
+            self._score(made, view)
+        if view in self.views:
+            return
+        if handed:
+            made.hands_on, made.form = True, view.form
+            made.stride = -(-width // (LINE // SIZES[view.form])) * (LINE // SIZES[view.form])
+        else:
+            self.views[view] = self.engine.add_value(view.form, width, OWN)
+            if view.form == NUMBERS:
+                made.numbers = self.views[view]
+            else:
+                made.integers = self.views[view]
+        if view.quantize is not None:
+            made.high, made.top, made.eps = _range(view.quantize)
+
+    def _score(self, made: Any, view: View) -> None:
+        assert view.attend is not None
+        step = self.program.steps[view.attend]
+        before = None
+        if step.inputs[0] != view.value:  # The linear layer comes after the sum.
+            before = self.program.steps[step.inputs[0] - 1]
+        vectors = attention_vectors(step, before)
+        made.vectors, made.attends = self._numbers(vectors), len(vectors)
+        made.rounded = before is not None
+        self.scores[view.attend] = self.engine.add_value(NUMBERS, len(vectors), OWN)
+        made.scores = self.scores[view.attend]
+
+    def _term(self, term: Term, handed: set[View | None]) -> Any:
+        made = self.native.Term()
+        if term.view not in handed:
+            made.value = self.views[term.view]
+        made.hold = term.hold
+        if term.quantize is not None:
+            made.high, made.top, made.eps = _range(term.quantize)
+        if term.aggregate is not None:
+            self._aggregate(made, term, term.aggregate)
+        if term.weight is not None:
+            self._weight(made, term.weight)
+        return made
+
+    def _aggregate(self, made: Any, term: Term, step: Step) -> None:
+        assert step.edges is not None
+        if step.edges not in self.edges:
+            self.edges.append(step.edges)
+        made.aggregates, made.edges = True, self.edges.index(step.edges)
+        if step.op == "attend":
+            assert term.view.attend is not None
+            made.heads, made.slope = step.attrs["heads"], step.attrs["slope"]
+            made.mean = not step.attrs["concat"]
+            made.scores = self.scores[term.view.attend]
+        else:
+            made.reduce = REDUCTIONS[step.attrs["reduce"]]
+
+    def _weight(self, made: Any, step: Step) -> None:
+        weight = step.tensors["weight"]
+        made.n, made.k = weight.shape
+        if step.attrs["bits"] is None:
+            made.numbers = self._numbers(weight)
+            return
+        n, k = weight.shape
+        codes = torch.empty(-(-n // LANES) * -(-k // GROUP) * LINE, dtype=torch.uint8)
+        self.native.pack_codes(weight.contiguous().data_ptr(), n, k, codes.data_ptr())
+        made.codes = self._keep(codes)
+        made.scale = self._keep(step.tensors["scale"].float().expand(n))
+
+    def _numbers(self, weight: Tensor) -> int:
+        n, k = weight.shape
+        packed = torch.empty(-(-n // LANES) * LANES * k)
+        self.native.pack_numbers(weight.float().contiguous().data_ptr(), n, k, packed.data_ptr())
+        return self._keep(packed)
+
+    def _keep(self, tensor: Tensor) -> int:
+        self.kept.append(tensor.contiguous())
+        return self.kept[-1].data_ptr()
+
+
+def _handed(stages: Sequence[Stage], place: int, segment: Segment) -> View | None:
+    """The view that a stage hands on to the next of its pass, and nobody else reads."""
+    stage = stages[place]
+    if len(stage.makes) != 1 or stage.value in segment.wanted or place + 1 == len(stages):
+        return None
+    (view,) = stage.makes
+    readers = [
+        (reader, over_edges)
+        for each in segment.passes
+        for reader in each
+        for read, over_edges in reader.views()
+        if read == view
+    ]
+    if view.attend is not None or stages[place + 1].other == view:
+        return None
+    alone = all(reader is stages[place + 1] and not over for reader, over in readers)
+    return view if alone else None
+
+
+def _range(quantize: tuple[int, bool, float]) -> tuple[float, float, float]:
+    bits, full_range, eps = quantize
+    high = float(2 ** (bits - 1) - 1)
+    return (high + 1, high, eps) if full_range else (high, high, eps)
+
+
+def _widths(program: Program, width: int) -> list[int]:
+    """The width of each value, of the features first."""
+    widths = [width]
+    for step in program.steps:
+        read = [widths[value] for value in step.inputs]
+        if step.op == "linear":
+            n, k = step.tensors["weight"].shape
+            if k != read[0]:
+                raise ValueError(
+                    f"'x' has {width} columns, of which '{step.name}' gets {read[0]}: it takes {k}"
+                )
+            widths.append(n)
+        elif step.op == "attend" and not step.attrs["concat"]:
+            widths.append(read[0] // step.attrs["heads"])
+        else:
+            widths.append(sum(read) if step.op == "cat" else read[0])
+    return widths

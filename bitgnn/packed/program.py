@@ -1,0 +1,125 @@
+r"""A packed model as data: a list of steps, each of which makes one value of earlier ones.
+
+Value 0 is the features of the nodes, value :math:`i` what step :math:`i` makes, and the last value
+the output. There is one kind of step for each thing that a model does:
+
+============== ========================================================= ======================
+op             what it makes                                             attributes
+============== ========================================================= ======================
+``quantize``   integer rows :math:`\mathbf{x}_q` and their scales        bits, full_range, eps
+``linear``     :math:`(\mathbf{x} \mathbf{W}^{\top}) \, s_x s_w +        bits, rescale_bias
+               \mathbf{b}`, of integer or 32-bit rows
+``aggregate``  the weighted sum, mean or maximum over incoming edges     reduce, edges
+``attend``     GAT's attention over incoming edges                       heads, concat, slope,
+                                                                         edges
+``affine``     :math:`\mathbf{a} \odot \mathbf{x} + \mathbf{b}`
+``layer_norm`` layer normalization of each row, or of the whole graph     over, eps
+``unit``       rows of Euclidean length one
+``act``        an activation function                                    kind and its parameters
+``add``        the sum of two values
+``cat``        several values beside each other
+``maximum``    the largest of several values, one by one
+============== ========================================================= ======================
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+OPS = (
+    "quantize",
+    "linear",
+    "aggregate",
+    "attend",
+    "affine",
+    "layer_norm",
+    "unit",
+    "act",
+    "add",
+    "cat",
+    "maximum",
+)
+
+
+@dataclass(frozen=True)
+class Edges:
+    r"""What a layer makes of the edges before it sums over them.
+
+    Args:
+        norm (str, optional): :obj:`"gcn"` weights an edge with
+            :math:`1 / \sqrt{\hat{d}_i \hat{d}_j}`, :obj:`None` leaves weights as they are.
+            (default: :obj:`None`)
+        self_loops (bool, optional): Whether each node gets an edge to itself.
+            (default: :obj:`False`)
+        fill (float, optional): The weight of that edge. (default: :obj:`1.0`)
+        weighted (bool, optional): Whether the weights of edges count.
+            (default: :obj:`False`)
+    """
+
+    norm: str | None = None
+    self_loops: bool = False
+    fill: float = 1.0
+    weighted: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    r"""One step of a program.
+
+    Args:
+        op (str): One of :obj:`OPS`.
+        inputs (tuple): The values that it reads.
+        name (str, optional): The layer that it comes from, by its name in the model.
+            (default: :obj:`""`)
+        attrs (dict, optional): What it does, as plain values. (default: none)
+        tensors (dict, optional): Its parameters; ternary and other integer weights as integers.
+            (default: none)
+        edges (Edges, optional): The edges that it reads. (default: :obj:`None`)
+    """
+
+    op: str
+    inputs: tuple[int, ...]
+    name: str = ""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    edges: Edges | None = None
+
+    def replace(self, **changes: Any) -> "Step":
+        """Returns a copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    r"""What a packed model does.
+
+    Args:
+        steps (tuple): The steps, in their order.
+    """
+
+    steps: tuple[Step, ...]
+
+    @property
+    def reads_edges(self) -> bool:
+        """Whether it needs a graph."""
+        return any(step.edges is not None for step in self.steps)
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether weights of edges have a part in it."""
+        return any(step.edges is not None and step.edges.weighted for step in self.steps)
+
+
+def readers(steps: Sequence[Step]) -> list[list[int]]:
+    """Returns for each value, that of the features first, the steps that read it.
+
+    Args:
+        steps (list): The steps.
+    """
+    found: list[list[int]] = [[] for _ in range(len(steps) + 1)]
+    for place, step in enumerate(steps):
+        for value in step.inputs:
+            found[value].append(place)
+    return found

@@ -1,0 +1,228 @@
+r"""From models to programs: what a model does is read off its own ``forward``."""
+
+import inspect
+import operator
+from typing import Any
+
+import torch
+import torch_geometric.nn as pyg
+from torch import fx, nn
+
+from bitgnn.packed.lower import NOTHING, RULES, Builder, Unsupported, lower
+from bitgnn.packed.program import Program
+from bitgnn.packed.simplify import simplify
+
+EDGES, WEIGHTS = "edge_index", "edge_weight"
+
+# Functions and methods of tensors, by name, that are activation functions of one value.
+_ACTS: dict[str, dict[str, Any]] = {
+    "relu": {},
+    "elu": {"alpha": 1.0},
+    "leaky_relu": {"negative_slope": 0.01},
+    "gelu": {"approximate": "none"},
+    "silu": {},
+    "tanh": {},
+    "sigmoid": {},
+    "softmax": {"dim": -1},
+    "log_softmax": {"dim": -1},
+}
+_DROPOUTS = ("dropout", "alpha_dropout", "feature_alpha_dropout")
+
+
+def trace(model: nn.Module) -> Program:
+    r"""Returns what a model does, in evaluation, as a program.
+
+    Args:
+        model (torch.nn.Module): A model of features, and for a graph network of edges
+            (:obj:`edge_index`) and, if it takes any, their weights (:obj:`edge_weight`).
+
+    Raises:
+        ValueError: If a layer or function in it cannot be packed; the error names it.
+    """
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        alone = Builder()
+        weighted = WEIGHTS in inspect.signature(model.forward).parameters
+        if lower(alone, model, "", 0, weighted) is not None:  # A layer alone.
+            return Program(simplify(alone.steps))
+        return _Reader(model, _graph_of(model)).program()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class _Tracer(fx.Tracer):
+    """Looks into a module only where there is no rule for it."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        whole = isinstance(m, (pyg.MessagePassing, pyg.JumpingKnowledge))
+        whole = whole or type(m).__module__.startswith("torch_geometric.nn.norm")
+        whole = whole or isinstance(m, NOTHING) or type(m) in RULES
+        return whole or super().is_leaf_module(m, module_qualified_name)
+
+
+def _graph_of(model: nn.Module) -> fx.Graph:
+    parameters = inspect.signature(model.forward).parameters
+    fixed = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if name != WEIGHTS and parameter.default is not inspect.Parameter.empty
+    }
+    try:
+        return _Tracer().trace(model, concrete_args=fixed)
+    except Unsupported:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"'{type(model).__name__}' cannot be packed: what it does depends on its input, or "
+            f"torch.fx cannot follow it ({error})"
+        ) from error
+
+
+class _Reader:
+    """Reads a graph of calls, one after the other."""
+
+    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+        self.model, self.graph = model, graph
+        self.builder = Builder()
+        self.values: dict[fx.Node, Any] = {}
+
+    def program(self) -> Program:
+        """The program."""
+        result: int | None = None
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._argument(node)
+            elif node.op == "output":
+                result = self._value(node.args[0], "the output")
+            elif not _is_check(node):
+                self.values[node] = getattr(self, f"_{node.op}")(node)
+        steps = self.builder.steps
+        if result != len(steps):
+            raise ValueError(
+                f"'{type(self.model).__name__}' goes on after it has made its output: a packed "
+                "model returns the last value"
+            )
+        return Program(simplify(steps))
+
+    def _argument(self, node: fx.Node) -> Any:
+        first = next(iter(self.graph.nodes))
+        if node is first:
+            return 0
+        name = str(node.target)
+        for known in (EDGES, WEIGHTS):
+            if name == known:
+                return known
+        if name in ("adj_t", "adj"):
+            return EDGES
+        if node.args or not node.users or all(map(_is_check, node.users)):
+            return None  # Not used, or left at its default.
+        raise ValueError(
+            f"'{type(self.model).__name__}' reads '{name}': a packed model is called with "
+            f"features, '{EDGES}' and '{WEIGHTS}'"
+        )
+
+    def _call_module(self, node: fx.Node) -> int:
+        name = str(node.target)
+        layer = self.model.get_submodule(name)
+        if isinstance(layer, pyg.JumpingKnowledge):
+            return self._jump(layer, name, node)
+        given = [*node.args, *node.kwargs.values()]
+        x, others = self._value(given[0], name), [self._known(each) for each in given[1:]]
+        self._check_rest(layer, name, others)
+        found = lower(self.builder, layer, name, x, WEIGHTS in others)
+        if found is None:
+            raise Unsupported(
+                f"'{name}', a {type(layer).__name__}, cannot be packed; what can be is: "
+                + ", ".join(sorted({each.__name__ for each in RULES}))
+                + ", activation functions, dropout and jumping knowledge"
+            )
+        return found
+
+    def _check_rest(self, layer: nn.Module, name: str, others: list[Any]) -> None:
+        allowed = {EDGES, WEIGHTS, None}
+        if isinstance(layer, pyg.MessagePassing):
+            wrong = [other for other in others if other not in allowed]
+            if wrong or EDGES not in others:
+                raise Unsupported(
+                    f"'{name}' must be called with features, '{EDGES}' and perhaps '{WEIGHTS}'"
+                )
+
+    def _jump(self, layer: Any, name: str, node: fx.Node) -> int:
+        (given,) = node.args
+        assert isinstance(given, (list, tuple))
+        values = [self._value(each, name) for each in given]
+        if layer.mode == "lstm":
+            raise Unsupported(f"'{name}' is jumping knowledge with an LSTM, which cannot be packed")
+        op = {"cat": "cat", "max": "maximum"}[layer.mode]
+        return self.builder.emit(op, *values, name=name)
+
+    def _call_function(self, node: fx.Node) -> int:
+        target: Any = node.target
+        name = getattr(target, "__name__", str(target))
+        if target in (operator.add, operator.iadd, torch.add):
+            if node.kwargs:
+                raise Unsupported(f"'{name}' with {dict(node.kwargs)} cannot be packed")
+            a, b = (self._value(each, name) for each in node.args)
+            return self.builder.emit("add", a, b)
+        if target in (torch.cat, torch.concat):
+            values, dim = _bound(node, ("tensors", "dim"), (None, 0))
+            if dim not in (-1, 1):
+                raise Unsupported(f"'{name}' along dimension {dim} cannot be packed: use dim=-1")
+            return self.builder.emit("cat", *(self._value(each, name) for each in values))
+        return self._act(node, name)
+
+    def _call_method(self, node: fx.Node) -> int:
+        return self._act(node, str(node.target))
+
+    def _act(self, node: fx.Node, name: str) -> int:
+        name = name.rstrip("_")
+        x = self._value(node.args[0], name)
+        if name in _DROPOUTS:
+            if node.kwargs.get("training", True) is not False:
+                raise Unsupported(f"'{name}' drops in evaluation, too: pass training=self.training")
+            return x
+        if name not in _ACTS:
+            raise Unsupported(f"'{name}' cannot be packed")
+        names = tuple(_ACTS[name])
+        values = _bound(
+            node,
+            ("input", *names),
+            (None, *_ACTS[name].values()),
+            ignored=("inplace", "_stacklevel", "dtype", "training"),
+        )
+        return self.builder.emit("act", x, kind=name, **dict(zip(names, values[1:], strict=True)))
+
+    def _get_attr(self, node: fx.Node) -> int:
+        raise Unsupported(f"'{node.target}' is read outside a layer, which cannot be packed")
+
+    def _known(self, given: Any) -> Any:
+        return self.values[given] if isinstance(given, fx.Node) else given
+
+    def _value(self, given: Any, name: str) -> int:
+        value = self._known(given)
+        # A number that is written down is not the value of that number.
+        if not isinstance(given, fx.Node) or not isinstance(value, int):
+            raise Unsupported(f"'{name}' reads {value!r}, which is not the features of the nodes")
+        return value
+
+
+def _bound(
+    node: fx.Node, names: tuple[str, ...], defaults: tuple[Any, ...], ignored: tuple[str, ...] = ()
+) -> list[Any]:
+    """The arguments of a call, by name."""
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    unknown = set(given) - {*names, *ignored}
+    if unknown or len(node.args) > len(names):
+        raise Unsupported(f"'{node.target}' with {sorted(unknown)} cannot be packed")
+    return [given.get(name, default) for name, default in zip(names, defaults, strict=True)]
+
+
+def _is_check(node: fx.Node) -> bool:
+    """Whether it only checks that an argument is left at its default."""
+    if node.op != "call_function":
+        return False
+    if node.target is operator.eq:
+        return bool(node.users) and all(map(_is_check, node.users))
+    return getattr(node.target, "__name__", "") in ("_assert", "_assert_is_none")

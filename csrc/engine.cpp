@@ -1,0 +1,174 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <new>
+#include <stdexcept>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace bitgnn {
+
+namespace {
+
+constexpr std::int64_t LINE = 64, PAGE = 1 << 21;
+constexpr std::int64_t SPARE = 64;  // rows that a kernel may read beyond the last one
+
+std::int64_t rounded_up(std::int64_t size, std::int64_t multiple) {
+    return (size + multiple - 1) / multiple * multiple;
+}
+
+std::int64_t size_of(int form) { return form == INT8 ? 1 : form == INT16 ? 2 : 4; }
+
+// The bytes of the parts of a value: its rows, and the scale and the sum of each.
+std::int64_t part(std::int64_t bytes) { return rounded_up(bytes, LINE); }
+
+}  // namespace
+
+Engine::Memory::~Memory() { ::operator delete(bytes_, std::align_val_t{PAGE}); }
+
+std::int8_t* Engine::Memory::at_least(std::size_t size) {
+    if (size > size_) {
+        ::operator delete(bytes_, std::align_val_t{PAGE});
+        bytes_ = nullptr, size_ = 0;
+        const auto whole = static_cast<std::size_t>(rounded_up(std::int64_t(size), LINE));
+        bytes_ = static_cast<std::int8_t*>(::operator new(whole, std::align_val_t{PAGE}));
+        size_ = whole;
+#ifdef __linux__
+        madvise(bytes_, whole, MADV_HUGEPAGE);
+#endif
+    }
+    return bytes_;
+}
+
+int Engine::add_value(int form, std::int64_t width, int place) {
+    // What the engine writes for itself is filled up to whole cache lines.
+    const std::int64_t stride = place == OWN ? rounded_up(width, LINE / size_of(form)) : width;
+    values_.push_back({form, place, width, stride});
+    return static_cast<int>(values_.size()) - 1;
+}
+
+void Engine::needed(int value, int pass) {
+    if (value == NONE) return;
+    Value& found = values_.at(static_cast<std::size_t>(value));
+    if (found.first == NONE) found.first = pass;
+    found.last = pass;
+}
+
+void Engine::add_pass(const std::vector<StageOf>& stages) {
+    if (stages.empty() || stages.size() > MOST_STAGES) {
+        throw std::invalid_argument("a pass has 1 to " + std::to_string(MOST_STAGES) + " stages");
+    }
+    const int pass = static_cast<int>(passes_.size());
+    for (const StageOf& stage : stages) {
+        if (stage.terms.empty() || stage.terms.size() > MOST_TERMS) {
+            throw std::invalid_argument("a stage has 1 to " + std::to_string(MOST_TERMS) +
+                                        " terms");
+        }
+        for (const TermOf& term : stage.terms) needed(term.value, pass), needed(term.scores, pass);
+        needed(stage.other, pass), needed(stage.numbers, pass);
+        needed(stage.integers, pass), needed(stage.scores, pass);
+    }
+    passes_.push_back(stages);
+}
+
+// Puts each value where no other is that is needed at the same time.
+std::int64_t Engine::lay_out(std::int64_t rows) {
+    std::int64_t all = 0;
+    std::vector<const Value*> placed;
+    const auto bytes = [rows](const Value& value) {
+        const std::int64_t room = rows + SPARE;
+        return part(room * value.stride * size_of(value.form)) + 2 * part(room * 4);
+    };
+    for (Value& value : values_) {
+        if (value.place != OWN || value.first == NONE) continue;
+        std::vector<const Value*> beside;
+        for (const Value* other : placed) {
+            if (other->first <= value.last && value.first <= other->last) beside.push_back(other);
+        }
+        std::sort(beside.begin(), beside.end(),
+                  [](const Value* a, const Value* b) { return a->at < b->at; });
+        value.at = 0;
+        for (const Value* other : beside) {
+            if (value.at + bytes(value) <= other->at) break;
+            value.at = std::max(value.at, other->at + bytes(*other));
+        }
+        all = std::max(all, value.at + bytes(value));
+        placed.push_back(&value);
+    }
+    return all;
+}
+
+Rows Engine::rows_of(int number, std::int64_t rows) const {
+    if (number == NONE) return Rows{};
+    const Value& value = values_[static_cast<std::size_t>(number)];
+    Rows found{value.form, nullptr, nullptr, nullptr, value.width, value.stride};
+    if (value.place != OWN) {
+        found.values = callers_[static_cast<std::size_t>(number)];
+        return found;
+    }
+    const std::int64_t room = rows + SPARE;
+    std::int8_t* at = base_ + value.at;
+    found.values = at;
+    if (value.form != NUMBERS) {
+        at += part(room * value.stride * size_of(value.form));
+        found.scale = reinterpret_cast<float*>(at);
+        found.sum = reinterpret_cast<std::int32_t*>(at + part(room * 4));
+    }
+    return found;
+}
+
+void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edges>& edges,
+                 const std::vector<std::uintptr_t>& wanted, std::int64_t rows, int threads) {
+    std::lock_guard<std::mutex> only(alone_);
+    callers_.assign(values_.size(), nullptr);
+    std::size_t next_given = 0, next_wanted = 0;
+    for (std::size_t k = 0; k < values_.size(); ++k) {
+        const int place = values_[k].place;
+        if (place == GIVEN) callers_[k] = reinterpret_cast<void*>(given.at(next_given++));
+        if (place == WANTED) callers_[k] = reinterpret_cast<void*>(wanted.at(next_wanted++));
+    }
+    const std::int64_t own = lay_out(rows);
+    std::vector<Pass> passes;
+    const auto bind = [&] {
+        passes.clear();
+        for (const auto& stages : passes_) {
+            Pass pass{};
+            pass.count = static_cast<int>(stages.size()), pass.rows = rows;
+            for (std::size_t s = 0; s < stages.size(); ++s) {
+                const StageOf& from = stages[s];
+                Stage& stage = pass.stages[s];
+                stage = from.stage;
+                stage.count = static_cast<int>(from.terms.size());
+                stage.other = rows_of(from.other, rows);
+                stage.numbers = rows_of(from.numbers, rows);
+                const Rows form = stage.integers;  // of what is handed on
+                stage.integers = from.integers == NONE ? form : rows_of(from.integers, rows);
+                stage.scores = static_cast<float*>(rows_of(from.scores, rows).values);
+                for (std::size_t t = 0; t < from.terms.size(); ++t) {
+                    const TermOf& term = from.terms[t];
+                    stage.terms[t] = term.term;
+                    if (term.value != NONE) stage.terms[t].rows = rows_of(term.value, rows);
+                    if (term.edges != NONE) {
+                        stage.terms[t].edges = edges.at(static_cast<std::size_t>(term.edges));
+                    }
+                    stage.terms[t].heads.scores =
+                        static_cast<const float*>(rows_of(term.scores, rows).values);
+                }
+            }
+            passes.push_back(pass);
+        }
+    };
+    base_ = nullptr;
+    bind();
+    std::int64_t each = 0;
+    for (const Pass& pass : passes) each = std::max(each, kernels().room(pass));
+    const std::int64_t apart = rounded_up(each, LINE) + LINE;
+    base_ = memory_.at_least(static_cast<std::size_t>(own + apart * threads + PAGE));
+    bind();
+    const Scratch scratch{base_ + rounded_up(own, LINE), apart};
+    for (const Pass& pass : passes) kernels().run_pass(pass, scratch, threads);
+}
+
+}  // namespace bitgnn

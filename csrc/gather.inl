@@ -1,0 +1,321 @@
+// Sums over the edges of a target.
+#pragma once
+
+#include <cmath>
+#include <type_traits>
+
+#include "kernels.h"
+#include "common.inl"
+#include "attention.inl"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace bitgnn::BITGNN_ISA {
+
+// Vectors of sums that fit the registers.
+#if defined(__AVX512F__)
+constexpr int HELD = 16;
+#else
+constexpr int HELD = 4;
+#endif
+
+template <int FORM>
+using Value = std::conditional_t<FORM == INT8, std::int8_t,
+                                 std::conditional_t<FORM == INT16, std::int16_t, float>>;
+
+BITGNN_INLINE Floats floats(const float* x) { return load(x); }
+
+template <class T>
+BITGNN_INLINE Floats floats(const T* x) {
+    Floats out;
+#if defined(__AVX512F__)
+    __m512i wide;
+    if constexpr (sizeof(T) == 1) {
+        wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+    } else {
+        wide = _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
+    }
+    out = (Floats)_mm512_cvtepi32_ps(wide);
+#elif defined(__AVX2__)
+    __m256 halves[2];
+    for (int k = 0; k < 2; ++k) {
+        __m256i wide;
+        if constexpr (sizeof(T) == 1) {
+            wide = _mm256_cvtepi8_epi32(
+                _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x + 8 * k)));
+        } else {
+            wide = _mm256_cvtepi16_epi32(
+                _mm_loadu_si128(reinterpret_cast<const __m128i*>(x + 8 * k)));
+        }
+        halves[k] = _mm256_cvtepi32_ps(wide);
+    }
+    std::memcpy(&out, halves, sizeof out);
+#else
+    for (int k = 0; k < LANES; ++k) out[k] = x[k];
+#endif
+    return out;
+}
+
+// The sums of V vectors of channels: share(edge, v) is what a vector counts for.
+template <int FORM, int V, bool MOST, class Share>
+BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t target,
+                                  int64_t channel, const Share& share, float* out) {
+    using T = Value<FORM>;
+    const T* values = static_cast<const T*>(x.values) + channel;
+    const int64_t begin = edges.crow[target], end = edges.crow[target + 1];
+    const int64_t last = edges.crow[edges.rows];
+    const float start = MOST && begin < end ? -INFINITY : 0.0f;
+    Floats sums[V];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) sums[v] = Floats{} + start;
+    for (int64_t e = begin; e < end; ++e) {
+        if (e + AHEAD < last) {
+            prefetch(values + edges.col[e + AHEAD] * x.stride, V * LANES * int64_t(sizeof(T)));
+        }
+        const T* row = values + edges.col[e] * x.stride;
+#pragma GCC unroll 16
+        for (int v = 0; v < V; ++v) {
+            const Floats one = share(e, v) * floats(row + v * LANES);
+            if constexpr (MOST) {
+                sums[v] = one > sums[v] ? one : sums[v];
+            } else {
+                sums[v] += one;
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) std::memcpy(out + v * LANES, &sums[v], sizeof sums[v]);
+}
+
+// The sums of all channels; `share_at(channel)` makes such a function for those from there on.
+template <int FORM, bool MOST, class ShareAt>
+BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
+                              const ShareAt& share_at, float* out) {
+    // Rows of a caller end where they end.
+    const int64_t width = x.stride % LANES ? x.width / LANES * LANES : rounded_up(x.width, LANES);
+    int64_t channel = 0;
+    const auto take = [&](auto several) __attribute__((always_inline)) {
+        constexpr int V = decltype(several)::value;
+        for (; channel + V * LANES <= width; channel += V * LANES) {
+            gather_vectors<FORM, V, MOST>(x, edges, target, channel, share_at(channel),
+                                          out + channel);
+        }
+    };
+    take(std::integral_constant<int, HELD>{});
+    take(std::integral_constant<int, HELD / 2>{});
+    take(std::integral_constant<int, HELD / 4>{});
+    if constexpr (HELD > 4) take(std::integral_constant<int, 2>{});
+    if constexpr (HELD > 4) take(std::integral_constant<int, 1>{});
+    if (channel >= x.width) return;
+    Floats sums = Floats{};
+    const int64_t begin = edges.crow[target], end = edges.crow[target + 1];
+    const auto share = share_at(channel);
+    for (int64_t e = begin; e < end; ++e) {
+        Floats row = Floats{};
+        const float* from = static_cast<const float*>(x.values) + edges.col[e] * x.stride + channel;
+        for (int64_t k = 0; k < x.width - channel; ++k) row[k] = from[k];
+        const Floats one = share(e, 0) * row;
+        if (MOST && e > begin) {
+            sums = one > sums ? one : sums;
+        } else {
+            sums += one;
+        }
+    }
+    std::memcpy(out + channel, &sums, sizeof sums);
+}
+
+// What each edge of a target counts for, its source's scale included.
+BITGNN_INLINE void weigh(const Term& term, int64_t target, float* share) {
+    const int64_t begin = term.edges.crow[target];
+    const int64_t count = term.edges.crow[target + 1] - begin;
+    const std::int32_t* col = term.edges.col + begin;
+    const float *scale = term.rows.scale, *weight = term.edges.weight;
+    const float each = term.reduce == MEAN && count > 1 ? 1.0f / static_cast<float>(count) : 1.0f;
+    int64_t e = 0;
+#if defined(__AVX512F__)
+    for (; e < count; e += LANES) {
+        const __mmask16 here = static_cast<__mmask16>(
+            count - e < LANES ? (1u << (count - e)) - 1 : 0xffffu);
+        __m512 x = _mm512_set1_ps(each);
+        if (scale) {
+            const __m512i from = _mm512_maskz_loadu_epi32(here, col + e);
+            x = _mm512_mul_ps(x, _mm512_mask_i32gather_ps(x, here, from, scale, 4));
+        }
+        if (weight) x = _mm512_mul_ps(x, _mm512_maskz_loadu_ps(here, weight + begin + e));
+        _mm512_mask_storeu_ps(share + e, here, x);
+    }
+#endif
+    for (; e < count; ++e) {
+        const float x = scale ? scale[col[e]] * each : each;
+        share[e] = weight ? x * weight[begin + e] : x;
+    }
+}
+
+// The weighted sum, mean or maximum.
+template <int FORM>
+BITGNN_INLINE void aggregate_row(const Term& term, int64_t target, float* share, float* out) {
+    weigh(term, target, share);
+    const float* first = share - term.edges.crow[target];
+    const auto share_at = [=](int64_t) {
+        return [=](int64_t e, int) { return first[e]; };
+    };
+    if (term.reduce == MAX) {
+        gather_row<FORM, true>(term.rows, term.edges, target, share_at, out);
+    } else {
+        gather_row<FORM, false>(term.rows, term.edges, target, share_at, out);
+    }
+}
+
+// What the edges of a target count for, before they are divided by their sum: (edges, heads).
+// Returns the reciprocal of that sum, head by head.
+template <int H>
+__attribute__((noinline)) void attend(const Term& term, int64_t target, float* share, float* inverse) {
+    const Edges& edges = term.edges;
+    const int64_t heads = H ? H : term.heads.count, begin = edges.crow[target];
+    const int64_t count = edges.crow[target + 1] - begin, last = edges.crow[edges.rows];
+    const std::int32_t* col = edges.col + begin;
+    const float* scores = term.heads.scores;
+    const float* dst = scores + target * 2 * heads + heads;
+    const float slope = term.heads.slope;
+    float top[H ? H : MOST_HEADS];
+    for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, inverse[h] = 0;
+    for (int64_t e = 0; e < count; ++e) {
+        if (begin + e + AHEAD < last) __builtin_prefetch(scores + col[e + AHEAD] * 2 * heads);
+        const float* src = scores + int64_t(col[e]) * 2 * heads;
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) {
+            const float score = src[h] + dst[h];
+            const float s = score * (score > 0 ? 1.0f : slope);
+            share[e * heads + h] = s;
+            top[h] = s > top[h] ? s : top[h];
+        }
+    }
+    for (int64_t e = 0; e < count; ++e) {
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] -= top[h];
+    }
+#pragma omp simd
+    for (int64_t k = 0; k < count * heads; ++k) share[k] = exponential(share[k]);
+    for (int64_t e = 0; e < count; ++e) {
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) inverse[h] += share[e * heads + h];
+    }
+    for (int64_t h = 0; h < heads; ++h) inverse[h] = 1 / inverse[h];
+    if (const float* scale = term.rows.scale) {
+        for (int64_t e = 0; e < count; ++e) {
+            const float s = scale[col[e]];
+#pragma omp simd
+            for (int64_t h = 0; h < heads; ++h) share[e * heads + h] *= s;
+        }
+    }
+}
+
+// What each lane of a vector counts for, where heads end within vectors.
+struct HeadOfLane {
+    const float* first;
+    const std::int32_t* head_of;  // each channel, from this one on
+    std::int64_t heads;
+
+    BITGNN_INLINE Floats operator()(int64_t e, int v) const {
+        const std::int32_t* lanes = head_of + v * LANES;
+#if defined(__AVX512F__)
+        if (heads <= LANES) {
+            const auto here = static_cast<__mmask16>((1u << heads) - 1);
+            const __m512 all = _mm512_maskz_loadu_ps(here, first + e * heads);
+            return (Floats)_mm512_permutexvar_ps(_mm512_loadu_si512(lanes), all);
+        }
+#endif
+        Floats each;
+        for (int k = 0; k < LANES; ++k) each[k] = first[e * heads + lanes[k]];
+        return each;
+    }
+};
+
+// The head of each channel, and of those that fill up a vector.
+BITGNN_INLINE void list_heads(const Term& term, std::int32_t* head_of) {
+    const int64_t heads = term.heads.count, channels = term.rows.width / heads;
+    for (int64_t k = 0; k < rounded_up(term.rows.width, LANES); ++k) {
+        head_of[k] = static_cast<std::int32_t>(smaller(k / channels, heads - 1));
+    }
+}
+
+// What a thread needs for its sums over edges: room for what the edges of a target count for, and
+// the head of each channel.
+struct Gathering {
+    float* share;
+    std::int32_t* head_of;
+};
+
+// Attention.
+template <int FORM>
+BITGNN_INLINE void attention_row(const Term& term, int64_t target, const Gathering& room,
+                                 float* out) {
+    const Rows& x = term.rows;
+    const int64_t heads = term.heads.count, channels = x.width / heads;
+    const int64_t begin = term.edges.crow[target];
+    float inverse[MOST_HEADS], *share = room.share;
+    switch (heads) {
+        case 1: attend<1>(term, target, share, inverse); break;
+        case 8: attend<8>(term, target, share, inverse); break;
+        default: attend<0>(term, target, share, inverse);
+    }
+    const float* first = share - begin * heads;
+    if (heads == 1) {
+        gather_row<FORM, false>(
+            x, term.edges, target,
+            [&](int64_t) { return [=](int64_t e, int) { return first[e]; }; }, out);
+    } else if (channels % LANES == 0) {
+        gather_row<FORM, false>(
+            x, term.edges, target,
+            [&](int64_t channel) {
+                return [=](int64_t e, int v) {
+                    return first[e * heads + (channel + v * LANES) / channels];
+                };
+            },
+            out);
+    } else {
+        gather_row<FORM, false>(
+            x, term.edges, target,
+            [&](int64_t channel) { return HeadOfLane{first, room.head_of + channel, heads}; }, out);
+    }
+    const bool alone = term.edges.crow[target + 1] == begin;  // no edge: zeros, not 0 * inf
+    for (int64_t h = 0; h < heads; ++h) {
+        const float by = alone ? 0.0f : inverse[h];
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c) out[h * channels + c] *= by;
+    }
+    if (term.heads.mean && heads > 1) {
+        for (int64_t c = 0; c < channels; ++c) {
+            float sum = 0;
+            for (int64_t h = 0; h < heads; ++h) sum += out[h * channels + c];
+            out[c] = sum / static_cast<float>(heads);
+        }
+    }
+}
+
+// The width of what a term makes of its edges.
+BITGNN_INLINE int64_t gathered_width(const Term& term) {
+    return term.heads.count && term.heads.mean ? term.rows.width / term.heads.count
+                                               : term.rows.width;
+}
+
+template <int FORM>
+BITGNN_INLINE void gathered(const Term& term, int64_t target, const Gathering& room, float* out) {
+    switch (term.heads.count) {
+        case 0: aggregate_row<FORM>(term, target, room.share, out); break;
+        default: attention_row<FORM>(term, target, room, out);
+    }
+}
+
+__attribute__((noinline)) void gather(const Term& term, int64_t target, const Gathering& room,
+                                      float* out) {
+    switch (term.rows.form) {
+        case INT8: gathered<INT8>(term, target, room, out); break;
+        case INT16: gathered<INT16>(term, target, room, out); break;
+        default: gathered<NUMBERS>(term, target, room, out);
+    }
+}
+
+}  // namespace bitgnn::BITGNN_ISA

@@ -1,0 +1,139 @@
+// From numbers to integers with a scale, row by row.
+#pragma once
+
+#include "kernels.h"
+#include "common.inl"
+#include "product.inl"
+#include "rows.inl"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace bitgnn::BITGNN_ISA {
+
+#if defined(__AVX512DQ__)
+
+BITGNN_INLINE void store_bytes(Ints x, std::int8_t* out) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8((__m512i)x));
+}
+BITGNN_INLINE Ints rounded(Floats x) { return (Ints)_mm512_cvtps_epi32((__m512)x); }
+
+// The larger magnitude of `apart` and of the distance of x from the next integer.
+BITGNN_INLINE Floats farther(Floats apart, Floats x) {
+    constexpr int nearest = 8, magnitude_of_larger = 2 + 1;
+    constexpr int positive = 2 << 2;
+    return (Floats)_mm512_range_ps((__m512)apart, _mm512_reduce_ps((__m512)x, nearest),
+                                   magnitude_of_larger | positive);
+}
+
+#else
+
+BITGNN_INLINE void store_bytes(Ints x, std::int8_t* out) {
+    for (int k = 0; k < LANES; ++k) out[k] = static_cast<std::int8_t>(x[k]);
+}
+BITGNN_INLINE Ints rounded(Floats x) {
+    constexpr float rounding = Bits<float>::rounding;
+    return __builtin_convertvector((x + rounding) - rounding, Ints);
+}
+BITGNN_INLINE Floats farther(Floats apart, Floats x) {
+    constexpr float rounding = Bits<float>::rounding;
+    const Floats rest = x - ((x + rounding) - rounding), positive = rest > 0 ? rest : -rest;
+    return apart > positive ? apart : positive;
+}
+
+#endif
+
+// What `bitgnn.quant.quantize_rows` makes of a row whose largest |x| is known, to the last bit.
+// x / s is x * (1 / s) but for its last digits, which decide nothing unless it lies in the middle of
+// two integers.
+BITGNN_INLINE void quantize_row(const float* x, int64_t width, float most, Quantize q,
+                                std::int8_t* to, int64_t stride, float* scale, std::int32_t* sum) {
+    constexpr float rounding = Bits<float>::rounding, middle = 0.49995f;
+    float s = most / q.high;
+    s = s < q.eps ? q.eps : s;  // NaN stays
+    const float inverse = 1 / s, top = q.top;
+    const int64_t whole_vectors = width / LANES * LANES;
+    Floats apart = Floats{};
+    Ints total = Ints{};
+    const Ints last = Ints{} + static_cast<std::int32_t>(top);
+    for (int64_t k = 0; k < whole_vectors; k += LANES) {
+        const Floats ratio = load(x + k) * inverse;
+        apart = farther(apart, ratio);
+        Ints integers = rounded(ratio);
+        if (top < q.high) integers = integers > last ? last : integers;
+        store_bytes(integers, to + k);
+        if (OFFSET) total += integers;
+    }
+    std::int32_t all = 0;
+    for (int k = 0; OFFSET && k < LANES; ++k) all += total[k];
+    const auto divide = [&](int64_t from) __attribute__((always_inline)) {
+        for (int64_t k = from; k < width; ++k) {
+            const float whole = (x[k] / s + rounding) - rounding;
+            to[k] = static_cast<std::int8_t>(static_cast<std::int32_t>(whole > top ? top : whole));
+            all += to[k];
+        }
+    };
+    if (largest_of(apart) < middle) {
+        divide(whole_vectors);
+    } else {
+        all = 0;
+        divide(0);
+    }
+    for (int64_t k = width; k < stride; ++k) to[k] = 0;
+    *scale = s;
+    *sum = all;
+}
+
+constexpr float LEAST = 1e-30f;  // of a scale of 16 bits
+
+BITGNN_INLINE float scale_of(const float* x, int64_t width, float high) {
+    const float s = largest(x, width) / high;
+    return s < LEAST ? LEAST : s;  // NaN stays
+}
+
+BITGNN_INLINE void quantize_row_16(const float* x, int64_t width, std::int16_t* to, int64_t stride,
+                                   float* scale) {
+    constexpr float rounding = Bits<float>::rounding;
+    const float s = scale_of(x, width, 32767), inverse = 1 / s;
+#pragma omp simd
+    for (int64_t k = 0; k < width; ++k) {
+        const float whole = (x[k] * inverse + rounding) - rounding;
+        to[k] = static_cast<std::int16_t>(static_cast<std::int32_t>(whole));
+    }
+    for (int64_t k = width; k < stride; ++k) to[k] = 0;
+    *scale = s;
+}
+
+// 16 bits as two integers of 8: 256 * high + low. So a product in 16 bits is two of those in 8 that
+// there are anyway.
+BITGNN_INLINE void split_row(const float* x, int64_t width, std::int8_t* high, std::int8_t* low,
+                             int64_t stride, float* scale, std::int32_t* sum) {
+    constexpr float rounding = Bits<float>::rounding;
+    const float s = scale_of(x, width, 127 * 256 + 127), inverse = 1 / s;
+    const int64_t whole_vectors = width / LANES * LANES;
+    Ints sums = Ints{};
+    for (int64_t k = 0; k < whole_vectors; k += LANES) {
+        const Floats ratio = load(x + k) * inverse;
+        const Ints integers = rounded(ratio);
+        const Ints upper = (integers + 128) >> 8;
+        store_bytes(upper, high + k);
+        store_bytes(integers - 256 * upper, low + k);
+        if (OFFSET) sums += integers;
+    }
+    std::int32_t total = 0;
+    for (int k = 0; OFFSET && k < LANES; ++k) total += sums[k];
+    for (int64_t k = whole_vectors; k < width; ++k) {
+        const float whole = (x[k] * inverse + rounding) - rounding;
+        const std::int32_t integer = static_cast<std::int32_t>(whole);
+        const std::int32_t upper = (integer + 128) >> 8;
+        high[k] = static_cast<std::int8_t>(upper);
+        low[k] = static_cast<std::int8_t>(integer - 256 * upper);
+        total += integer;
+    }
+    for (int64_t k = width; k < stride; ++k) high[k] = 0, low[k] = 0;
+    *scale = s;
+    *sum = total;
+}
+
+}  // namespace bitgnn::BITGNN_ISA

@@ -1,0 +1,224 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch_geometric.nn import GAT, GCN, GraphSAGE
+from torch_geometric.typing import WITH_TORCH_SPARSE, SparseTensor
+from torch_geometric.utils import to_torch_csr_tensor
+
+from bitgnn import QuantConfig, convert, set_strength
+from bitgnn.nn import (
+    BitGAT,
+    BitGATConv,
+    BitGCN,
+    BitGCNConv,
+    BitGraphSAGE,
+    BitLinear,
+    BitMLP,
+    BitSAGEConv,
+    BitSGC,
+)
+from bitgnn.packed import load, pack, prepare
+
+NODES = 60
+QUANTS = [
+    QuantConfig(),
+    QuantConfig(weight_measure="absmedian"),
+    QuantConfig(granularity="channel"),
+    QuantConfig(weight_bits=4, activation_bits=4),
+    QuantConfig(activation_bits=None),
+    QuantConfig(weight_bits=None),
+    QuantConfig(layer_norm=True, full_range=True, rescale_bias=True),
+    None,
+]
+
+
+@pytest.fixture
+def graph():
+    torch.manual_seed(12)
+    return torch.randn(NODES, 8), torch.randint(NODES, (2, 240))
+
+
+def settle(model):
+    r"""Statistics and parameters as training would leave them, none at its initial value."""
+    for module in model.modules():
+        if getattr(module, "running_mean", None) is not None:
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == "bias" or "norm" in type(module).__name__.lower():
+                nn.init.normal_(parameter)
+    return model.eval()
+
+
+def assert_same(model, *inputs):
+    expected = settle(model)(*inputs)
+    packed = pack(model)
+    found = packed(*inputs)
+    # Where a number lies between two integers, another order of sums may round it to the other.
+    error = (found - expected).abs() / expected.abs().max()
+    assert (error <= 1e-5).float().mean() > 0.8
+    assert error.square().mean().sqrt() < 1e-3
+    return packed
+
+
+@pytest.mark.parametrize("quant", QUANTS, ids=str)
+@pytest.mark.parametrize("build", [BitGCN, BitGraphSAGE, BitGAT])
+def test_packed_equals_trained(graph, build, quant):
+    assert_same(build(8, 16, 2, 4, norm="batch_norm", quant=quant), *graph)
+
+
+@pytest.mark.parametrize("jk", [None, "last", "cat", "max"])
+@pytest.mark.parametrize("norm", [None, "batch_norm", "layer_norm"])
+@pytest.mark.parametrize("build", [BitGCN, BitGraphSAGE, BitGAT])
+def test_what_lies_between_layers(graph, build, norm, jk):
+    assert_same(build(8, 16, 3, 4, dropout=0.5, act="elu", norm=norm, jk=jk), *graph)
+
+
+@pytest.mark.parametrize("quant", QUANTS, ids=str)
+def test_models_of_one_map_and_without_edges(graph, quant):
+    x, edge_index = graph
+    assert_same(BitSGC(8, 4, K=3, quant=quant), x, edge_index)
+    assert_same(BitMLP([8, 16, 4], norm="batch_norm", quant=quant), x)
+    assert_same(BitLinear(8, 4, quant=quant), x)
+
+
+@pytest.mark.parametrize("aggr", ["mean", "sum", "max"])
+@pytest.mark.parametrize("options", [{}, {"normalize": True}, {"root_weight": False}], ids=str)
+def test_sage(graph, aggr, options):
+    assert_same(BitSAGEConv(8, 5, aggr=aggr, **options), *graph)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"concat": False}, {"residual": True}, {"add_self_loops": False, "bias": False}],
+    ids=str,
+)
+def test_gat(graph, options):
+    assert_same(BitGATConv(8, 4, heads=3, negative_slope=0.1, **options), *graph)
+
+
+@pytest.mark.parametrize(
+    "options", [{"improved": True}, {"normalize": False}, {"add_self_loops": False}], ids=str
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gcn(graph, options, weighted):
+    x, edge_index = graph
+    weights = (torch.rand(edge_index.size(1)),) if weighted else ()
+    assert_same(BitGCNConv(8, 5, **options), x, edge_index, *weights)
+    assert_same(BitGCN(8, 16, 2, 4, **options), x, edge_index, *weights)
+
+
+@pytest.mark.parametrize("build", [GCN, GraphSAGE, GAT])
+def test_converted_models(graph, build):
+    model = convert(build(8, 16, 2, 4, norm="batch_norm"), exclude="convs.1.*")
+    packed = assert_same(model, *graph)
+    assert packed.in_32_bits
+    assert all(name.startswith("convs.1.") for name in packed.in_32_bits)
+
+
+class Net(nn.Module):
+    r"""What people write by hand: functions, methods, residuals, a 32-bit layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = BitGCNConv(8, 16), BitSAGEConv(16, 16)
+        self.skip, self.last = nn.Linear(8, 16), BitGATConv(32, 4, heads=2)
+
+    def forward(self, x, edge_index):
+        h = F.dropout(x, 0.5, training=self.training)
+        h = F.leaky_relu(self.first(h, edge_index), 0.2) + self.skip(x)
+        h = torch.cat([h, self.second(h, edge_index).relu()], dim=-1)
+        return F.log_softmax(self.last(h, edge_index), dim=1)
+
+
+def test_model_written_by_hand(graph):
+    packed = assert_same(Net(), *graph)
+    assert packed.in_32_bits == ["skip"]
+    assert "in_32_bits=['skip']" in repr(packed)
+
+
+def test_every_form_of_a_graph(graph):
+    x, edge_index = graph
+    edge_index = torch.unique(edge_index, dim=1)
+    packed = pack(BitGCN(8, 16, 2, 4))
+    expected = packed(x, edge_index)
+    rows = edge_index.flip(0)
+    matrix = to_torch_csr_tensor(rows, size=(NODES, NODES))
+    forms = [prepare(edge_index, NODES), matrix, matrix.to_sparse_coo()]
+    if WITH_TORCH_SPARSE:
+        forms.append(SparseTensor(row=rows[0], col=rows[1], sparse_sizes=(NODES, NODES)))
+    for form in forms:
+        torch.testing.assert_close(packed(x, form), expected)
+
+
+def test_model_is_left_as_it_is(graph):
+    model = BitGCN(8, 16, 2, 4, dropout=0.5, norm="batch_norm").train()
+    model.norms[0].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    pack(model)
+    assert [module.training for module in model.modules()] == modes
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_file_round_trip(graph, tmp_path):
+    for model in (Net(), BitGCN(8, 16, 2, 4, norm="batch_norm"), BitGAT(8, 16, 2, 4, heads=2)):
+        packed = pack(settle(model))
+        packed.save(tmp_path / "model.safetensors")
+        again = load(tmp_path / "model.safetensors")
+        assert torch.equal(packed(*graph), again(*graph))
+        assert repr(again) == repr(packed)
+
+
+def test_five_ternary_weights_a_byte(tmp_path):
+    model = BitGCN(1433, 64, 2, 7)
+    packed = pack(model)
+    weights, biases = (1433 * 64, 64 * 7), 64 + 7
+    expected = sum(-(-count // 5) for count in weights) + 4 * (biases + 2)
+    assert packed.num_bytes == expected
+    packed.save(tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").stat().st_size < expected + 4096
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (BitGCN(8, 16, 2, 4, jk="lstm"), "'jk' is jumping knowledge with an LSTM"),
+        (BitGCN(8, 16, 2, 4, norm="GraphNorm"), "'norms.0', a GraphNorm, cannot be packed"),
+        (BitGAT(8, 16, 2, 4, v2=True), "'convs.0', a GATv2Conv, cannot be packed; what can be is"),
+        (BitGraphSAGE(8, 16, 2, 4, aggr="min"), "'convs.0' has aggr='min': only 'add'"),
+        (BitGraphSAGE(8, 16, 2, 4, project=True), "'convs.0' has project=True"),
+        (BitGraphSAGE((8, 8), 16, 2, 4).convs[0], None),
+        (BitGCN(8, 16, 2, 4, flow="target_to_source"), "flow='target_to_source'"),
+        (BitGATConv((8, 8), 4), "attends over two kinds of nodes"),
+        (BitGATConv(8, 4, edge_dim=2), "attends over edge features"),
+    ],
+)
+def test_what_cannot_be_packed(model, match):
+    if match is None:
+        assert pack(model)
+        return
+    with pytest.raises(ValueError, match=match):
+        pack(model)
+
+
+def test_model_in_the_middle_of_its_schedule():
+    model = BitGCN(8, 16, 2, 4)
+    set_strength(model, 0.5)
+    with pytest.raises(ValueError, match="'convs.0.lin' quantizes at strength 0.5: train on"):
+        pack(model)
+
+
+def test_wrong_calls(graph):
+    x, edge_index = graph
+    packed, prepared = pack(BitGCN(8, 16, 2, 4)), prepare(edge_index, NODES)
+    with pytest.raises(ValueError, match="reads edges: pass 'edge_index'"):
+        packed(x)
+    with pytest.raises(ValueError, match="'x' has 59 rows, but the graph 60 nodes"):
+        packed(x[:-1], prepared)
+    with pytest.raises(ValueError, match="pass 'edge_weight' to `prepare`"):
+        packed(x, prepared, torch.ones(edge_index.size(1)))
+    with pytest.raises(TypeError, match=r"must be a torch.nn.Module .got str"):
+        pack("model")

@@ -1,0 +1,104 @@
+import torch
+
+from bitgnn import QuantConfig
+from bitgnn.nn import BitGAT, BitGATConv, BitGCN, BitGCNConv, BitGraphSAGE, BitMLP
+from bitgnn.packed.plan import (
+    INT8,
+    INT16,
+    MOST_STAGES,
+    NUMBERS,
+    Call,
+    Segment,
+    attention_vectors,
+    plan,
+)
+from bitgnn.packed.trace import trace
+
+
+def only_segment(model, exact=False):
+    (segment,) = plan(trace(model), exact)
+    assert isinstance(segment, Segment)
+    return segment
+
+
+def stages_of(model, exact=False):
+    return [stage for stages in only_segment(model, exact).passes for stage in stages]
+
+
+def test_an_mlp_is_one_pass():
+    segment = only_segment(BitMLP([20, 30, 30, 5]))
+    assert len(segment.passes) == 1
+    assert segment.given == [0]
+    assert len(segment.passes[0]) <= MOST_STAGES
+
+
+def test_a_pass_ends_where_sums_over_edges_begin():
+    # What a pass makes of a block of rows is not yet there for other rows.
+    for model in (BitGCN(20, 32, 3, 5), BitGraphSAGE(20, 32, 3, 5), BitGAT(20, 32, 3, 5)):
+        for stages in only_segment(model).passes:
+            made = set()
+            for stage in stages:
+                over_edges = {view.value for view, over in stage.views() if over}
+                assert not over_edges & made
+                made.add(stage.value)
+
+
+def layers(model, exact=False):
+    return [term for stage in stages_of(model, exact) for term in stage.terms if term.aggregate]
+
+
+def test_sums_move_to_the_narrow_side():
+    (wide,) = layers(BitGCNConv(32, 512))
+    assert wide.weight is not None and wide.view.form == INT8 and wide.hold == INT16
+    (narrow,) = layers(BitGCNConv(512, 32))
+    assert narrow.weight is None and narrow.view.form == INT16
+
+
+def test_exact_rounds_nothing_that_training_did_not():
+    for size in ((32, 512), (512, 32)):
+        (term,) = layers(BitGCNConv(*size), exact=True)
+        assert term.weight is None and term.view.form == NUMBERS
+    for model in (BitGCN(20, 32, 3, 5), BitGAT(20, 32, 3, 5, heads=4), BitGraphSAGE(20, 32, 3, 5)):
+        for stage in stages_of(model, exact=True):
+            for term in stage.terms:
+                assert INT16 not in (term.view.form, term.hold)
+
+
+def test_32_bit_layers_are_not_rounded():
+    for term in layers(BitGCN(20, 32, 3, 5, quant=None)):
+        assert term.view.form == NUMBERS
+
+
+def test_a_bias_keeps_its_layer_before_the_sum():
+    model = BitGCNConv(8, 512)
+    steps = list(trace(model).steps)
+    steps[1] = steps[1].replace(tensors={**steps[1].tensors, "bias": torch.ones(512)})
+    program = type(trace(model))(tuple(steps))
+    (segment,) = plan(program)
+    (term,) = (t for stages in segment.passes for s in stages for t in s.terms if t.aggregate)
+    assert term.weight is None
+
+
+def test_what_torch_computes_stands_between():
+    items = plan(trace(BitGCN(20, 32, 3, 5, act="gelu")))
+    assert [type(item) for item in items] == [Segment, Call, Segment, Call, Segment]
+    assert [item.step.attrs["kind"] for item in items if isinstance(item, Call)] == ["gelu"] * 2
+    four = plan(trace(BitMLP([20, 30, 5], quant=QuantConfig(weight_bits=4))))
+    assert any(isinstance(item, Call) and item.step.op == "linear" for item in four)
+
+
+def test_scores_of_attention():
+    steps = trace(BitGATConv(6, 4, heads=3)).steps
+    linear, attend = steps[1], steps[2]
+    h = torch.randn(5, 12)
+    att_src = (h.view(5, 3, 4) * attend.tensors["att_src"].view(3, 4)).sum(-1)
+    att_dst = (h.view(5, 3, 4) * attend.tensors["att_dst"].view(3, 4)).sum(-1)
+    expected = torch.cat([att_src, att_dst], dim=1)
+    torch.testing.assert_close(h @ attention_vectors(attend, None).t(), expected)
+    # Before the layer, the same scores are those of its input.
+    x = torch.randint(-127, 128, (5, 6)).float()
+    weight = linear.tensors["weight"].float() * linear.tensors["scale"]
+    h = x @ weight.t()
+    expected = h @ attention_vectors(attend, None).t()
+    found = x @ attention_vectors(attend, linear).t()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

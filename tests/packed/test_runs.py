@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from bitgnn.data import task
+from bitgnn.experiment.compare import build_specs
+from bitgnn.experiment.run import train_run
+from bitgnn.nn import BitMLP
+from bitgnn.packed import load, pack, prepare
+from bitgnn.packed.runs import features, pack_run, run_of
+
+
+@pytest.mark.parametrize("precision", ["absmean", "absmedian", "fp32"])
+@pytest.mark.parametrize("model", ["gcn", "sage", "gat", "sgc", "mlp"])
+def test_packed_runs_are_as_good_as_they_were(model, precision, tmp_path):
+    settings = {"epochs": 30, "hidden_channels": 16}
+    [spec] = build_specs("Digits", model, [1], "scratch", precision, None, None, settings=settings)
+    trained, record = train_run(spec)
+    pack_run(trained, record).save(tmp_path / "model.safetensors")
+    packed = load(tmp_path / "model.safetensors")
+    run, t = run_of(packed), task("Digits")
+    assert (run["dataset"], run["precision"], run["seed"]) == ("Digits", precision, 1)
+    assert run["test"] == record["test"]
+    out = packed(features(packed, t), prepare(t.data.edge_index, t.num_nodes), exact=True)
+    assert t.evaluate(out, t.split(1).test) == pytest.approx(record["test"])
+
+
+def test_features_are_normalized_as_in_training():
+    t = task("Digits")
+    packed = pack(BitMLP([64, 8, 10]))
+    assert run_of(packed) is None and features(packed, t) is t.data.x
+    packed.about["run"] = '{"feature_norm": "l2"}'
+    torch.testing.assert_close(features(packed, t).norm(dim=1), torch.ones(t.num_nodes))
