@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def by_threads():
+    """Calls a function with one, two and three threads; returns what it gave."""
+
+    def call(numbers):
+        before, found = torch.get_num_threads(), []
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                found.append(numbers())
+        finally:
+            torch.set_num_threads(before)
+        return found
+
+    return call
+
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+tests = __import__(sys.argv[2])
+torch.save(tests.numbers(), sys.argv[3])
+from bitgnn.kernels import native
+print(native.status())
+"""
+
+
+@pytest.fixture
+def on_processor(tmp_path):
+    """Calls `numbers` of a test file as if this were another processor; skips if it cannot be."""
+
+    def call(isa, test_file):
+        path, file = Path(test_file), tmp_path / "numbers.pt"
+        found = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", SCRIPT, path.parent, path.stem, file],
+            env={**os.environ, "BITGNN_ISA": isa},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        if found != isa:
+            pytest.skip(f"This processor has no {isa}")
+        return torch.load(file)
+
+    return call

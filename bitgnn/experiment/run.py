@@ -27,20 +27,8 @@ def execute(
     on_epoch: OnEpoch | None = None,
     keep: bool = False,
 ) -> dict[str, Any]:
-    r"""Trains one model and returns the record of the run, fit for JSON: see :func:`train_run`.
-
-    Args:
-        spec (RunSpec): What to run.
-        root (str, optional): A folder to look for data in first. (default: :obj:`None`)
-        device (str or torch.device, optional): Where to train. (default: :obj:`"cpu"`)
-        on_epoch (Callable, optional): Called after each epoch with its number and validation
-            metric. (default: :obj:`None`)
-        keep (bool, optional): If set to :obj:`True`, the run is kept for others to learn from.
-            (default: :obj:`False`)
-
-    Raises:
-        ValueError: If the data set found is not the one that :obj:`spec` names by its checksum.
-    """
+    """Trains one model and returns the record of the run, fit for JSON: the second of what
+    :func:`train_run` returns, whose arguments and errors it has."""
     return train_run(spec, root, device, on_epoch, keep)[1]
 
 

@@ -1,7 +1,4 @@
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -78,42 +75,18 @@ def numbers():
 
 
 @built
-def test_threads_change_no_number():
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(numbers())
-    finally:
-        torch.set_num_threads(before)
+def test_threads_change_no_number(by_threads):
+    found = by_threads(numbers)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
-SCRIPT = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-from test_native import native, numbers
-torch.save(numbers(), sys.argv[2])
-print(native.status())
-"""
-
-
 @built
 @pytest.mark.parametrize("isa", ["portable", "avx2"])
-def test_other_processors_give_the_same_numbers(isa, tmp_path):
-    here, file = os.path.dirname(__file__), tmp_path / "numbers.pt"
-    found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, here, str(file)],
-        env={**os.environ, "BITGNN_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    if found != isa:
-        pytest.skip(f"This processor has no {isa}")
+def test_other_processors_give_the_same_numbers(isa, on_processor):
+    there = on_processor(isa, __file__)
     *floats, x_q, scale, noise, dropped = numbers()
-    *others, other_q, other_scale, other_noise, other_dropped = torch.load(file)
+    *others, other_q, other_scale, other_noise, other_dropped = there
     for a, b in zip(others, floats, strict=True):
         torch.testing.assert_close(a, b)  # sums in another order
     assert torch.equal(x_q, other_q) and torch.equal(scale, other_scale)

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -131,41 +127,16 @@ def numbers():
     return found
 
 
-def test_numbers_do_not_depend_on_threads():
-    before = torch.get_num_threads()
-    found = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(numbers())
-    finally:
-        torch.set_num_threads(before)
+def test_threads_change_no_number(by_threads):
+    found = by_threads(numbers)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
-SCRIPT = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-from test_native import kernels, numbers
-torch.save(numbers(), sys.argv[2])
-print(kernels.status())
-"""
-
-
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "avx512vnni"])
-def test_other_processors_make_the_same(isa, tmp_path):
-    here, file = os.path.dirname(__file__), tmp_path / "numbers.pt"
-    status = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, here, str(file)],
-        env={**os.environ, "BITGNN_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    if status != isa:
-        pytest.skip(f"This processor has no {isa}")
-    for a, b in zip(torch.load(file), numbers(), strict=True):
+def test_other_processors_make_the_same(isa, on_processor):
+    there = on_processor(isa, __file__)
+    for a, b in zip(there, numbers(), strict=True):
         assert_close(a, b, True)
 
 
