@@ -49,8 +49,14 @@ class PackedModel:
 
         Shapes:
             - **x:** :math:`(|\mathcal{V}|, F_{in})`
-            - **output:** :math:`(|\mathcal{V}|, F_{out})`
+            - **output:** :math:`(|\mathcal{V}|, F_{out})`, of type :obj:`torch.float32`
+
+        Raises:
+            TypeError: If the features are no tensor.
+            ValueError: If they are no matrix or have another width than in training, or the graph
+                does not fit.
         """
+        x = _features(x)
         graph = self._graph(x, edge_index, edge_weight)
         if not native.applies(x):
             return reference.run(self.program, x, graph)
@@ -112,6 +118,14 @@ class PackedModel:
         return (
             f"{type(self).__name__}({name}, linear layers={layers}, bytes={self.num_bytes}{left})"
         )
+
+
+def _features(x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"'x' must be a tensor (got {type(x).__name__})")
+    if x.dim() != 2:
+        raise ValueError(f"'x' has a row for each node, and so two dimensions (got {x.dim()})")
+    return x.detach().float()
 
 
 def pack(model: nn.Module) -> PackedModel:

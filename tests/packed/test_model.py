@@ -220,5 +220,22 @@ def test_wrong_calls(graph):
         packed(x[:-1], prepared)
     with pytest.raises(ValueError, match="pass 'edge_weight' to `prepare`"):
         packed(x, prepared, torch.ones(edge_index.size(1)))
+    with pytest.raises(ValueError, match="and so two dimensions .got 1"):
+        packed(x[0], edge_index)
+    with pytest.raises(TypeError, match="'x' must be a tensor .got str"):
+        packed("x", edge_index)
     with pytest.raises(TypeError, match=r"must be a torch.nn.Module .got str"):
         pack("model")
+
+
+def test_features_of_every_type(graph):
+    x, edge_index = graph
+    packed = pack(BitGCN(8, 16, 2, 4))
+    x = (10 * x).round()
+    expected = packed(x, edge_index)
+    for form in (x.double(), x.half(), x.long(), x.t().contiguous().t(), x.requires_grad_()):
+        found = packed(form, edge_index)
+        assert torch.equal(found, expected) and not found.requires_grad
+    # Sparse features are torch's to compute, who rounds nothing over edges.
+    exact = packed(x, edge_index, exact=True)
+    torch.testing.assert_close(packed(x.to_sparse_csr(), edge_index), exact)
