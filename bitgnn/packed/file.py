@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bitgnn.files import write_whole
-from bitgnn.packed.codes import from_trits, to_trits
 from bitgnn.packed.program import OPS, Edges, Program, Step
+from bitgnn.packed.trits import from_trits, to_trits
 
 FORMAT = "bitgnn-packed"
 VERSION = 1

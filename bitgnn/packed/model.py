@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from torch_geometric.typing import Adj
 
 from bitgnn.packed import native, reference
-from bitgnn.packed.codes import TRITS
 from bitgnn.packed.file import read_program, write_program
 from bitgnn.packed.graph import PreparedGraph, prepare
 from bitgnn.packed.native import NativeProgram
 from bitgnn.packed.program import Program
 from bitgnn.packed.trace import trace
+from bitgnn.packed.trits import TRITS
 
 
 class PackedModel:
