@@ -7,7 +7,7 @@
 namespace bitgnn::BITGNN_ISA {
 
 constexpr std::int32_t OFFSET = 0;
-constexpr int64_t BLOCK = 32;  // rows that a thread works on at once
+constexpr int64_t BLOCK = 64;  // rows that a thread works on at once
 constexpr int64_t TILE_ROWS = 16, TILE_BYTES = TILE_ROWS * LINE;
 
 BITGNN_INLINE int64_t depth_of(int64_t k) { return (k + LINE - 1) / LINE; }

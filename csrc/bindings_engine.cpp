@@ -59,7 +59,7 @@ void define_stage(nb::module_& m) {
     nb::class_<StageOf> type(m, "Stage");
     type.def(nb::init<>()).def_rw("terms", &StageOf::terms).def_rw("other", &StageOf::other);
     type.def_rw("numbers", &StageOf::numbers).def_rw("integers", &StageOf::integers);
-    type.def_rw("scores", &StageOf::scores);
+    type.def_rw("scores", &StageOf::scores).def_rw("node", &StageOf::node);
     attribute(type, "width", [](StageOf& s) -> std::int64_t& { return s.stage.width; });
     attribute(type, "act", [](StageOf& s) -> int& { return s.stage.act; });
     attribute(type, "slope", [](StageOf& s) -> float& { return s.stage.slope; });
@@ -80,21 +80,24 @@ void define_stage(nb::module_& m) {
 
 void define_engine(nb::module_& m) {
     nb::class_<Edges> edges(m, "Edges");
-    edges.def("__init__", [](Edges* self, Address crow, Address col, Address weight,
+    edges.def("__init__", [](Edges* self, Address crow, Address col, Address weight, Address node,
                              std::int64_t rows, std::int64_t most) {
         new (self) Edges{reinterpret_cast<const std::int64_t*>(crow),
                          reinterpret_cast<const std::int32_t*>(col),
-                         reinterpret_cast<const float*>(weight), rows, most};
+                         reinterpret_cast<const float*>(weight),
+                         reinterpret_cast<const float*>(node), rows, most};
     });
     m.def(
         "sort_edges",
         [](Address source, Address target, Address weight, std::int64_t count, std::int64_t nodes,
-           bool gcn, bool loops, bool keeps, float fill, Address crow, Address col, Address out) {
+           bool gcn, bool loops, bool keeps, float fill, Address crow, Address col, Address out,
+           Address node) {
             return sort_edges({reinterpret_cast<const std::int64_t*>(source),
                                reinterpret_cast<const std::int64_t*>(target),
                                reinterpret_cast<const float*>(weight), count, nodes},
                               {gcn, loops, keeps, fill}, reinterpret_cast<std::int64_t*>(crow),
-                              reinterpret_cast<std::int32_t*>(col), reinterpret_cast<float*>(out));
+                              reinterpret_cast<std::int32_t*>(col), reinterpret_cast<float*>(out),
+                              reinterpret_cast<float*>(node));
         },
         nb::call_guard<nb::gil_scoped_release>());
     define_term(m);
@@ -104,5 +107,6 @@ void define_engine(nb::module_& m) {
         .def("add_value", &Engine::add_value)
         .def("add_pass", &Engine::add_pass)
         .def("run", &Engine::run, nb::call_guard<nb::gil_scoped_release>())
+        .def_prop_ro("seconds", &Engine::seconds)
         .def_prop_ro("bytes", &Engine::bytes);
 }

@@ -3,6 +3,11 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define BITGNN_INLINE inline __attribute__((always_inline))
 
@@ -11,7 +16,7 @@ namespace bitgnn::BITGNN_ISA {
 using std::int64_t;
 
 constexpr int64_t LINE = 64;   // bytes of a cache line
-constexpr int64_t AHEAD = 64;  // edges between what is asked of memory and what is worked on
+constexpr int64_t AHEAD = 32;  // edges between what is asked of memory and what is worked on
 
 constexpr int LANES = 16;  // numbers in a vector
 
@@ -25,17 +30,50 @@ BITGNN_INLINE int64_t rounded_up(int64_t size, int64_t multiple) {
 
 typedef std::int32_t Ints __attribute__((vector_size(64)));
 
-BITGNN_INLINE float largest_of(Floats x) {
+#if defined(__AVX512F__)
+BITGNN_INLINE float largest_of(Floats x) { return _mm512_reduce_max_ps((__m512)x); }
+BITGNN_INLINE std::int32_t largest_of(Ints x) { return _mm512_reduce_max_epi32((__m512i)x); }
+BITGNN_INLINE std::int32_t sum_of(Ints x) { return _mm512_reduce_add_epi32((__m512i)x); }
+#else
+template <class Vector>
+BITGNN_INLINE auto largest_of(Vector x) {
     for (int half = LANES / 2; half; half /= 2) {
         for (int k = 0; k < half; ++k) x[k] = x[k] > x[k + half] ? x[k] : x[k + half];
     }
     return x[0];
 }
+BITGNN_INLINE std::int32_t sum_of(Ints x) {
+    std::int32_t sum = 0;
+    for (int k = 0; k < LANES; ++k) sum += x[k];
+    return sum;
+}
+#endif
 
 BITGNN_INLINE Floats load(const float* x) {
     Floats out;
     std::memcpy(&out, x, sizeof out);
     return out;
+}
+BITGNN_INLINE Ints load(const std::int32_t* x) {
+    Ints out;
+    std::memcpy(&out, x, sizeof out);
+    return out;
+}
+BITGNN_INLINE void store(Floats x, float* to) { std::memcpy(to, &x, sizeof x); }
+BITGNN_INLINE Floats converted(Ints x) { return __builtin_convertvector(x, Floats); }
+
+// A vector whose numbers beyond the first `count` are 0.
+BITGNN_INLINE Floats load(const float* x, std::integral_constant<int64_t, LANES>) {
+    return load(x);
+}
+BITGNN_INLINE Floats load(const float* x, int64_t count) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), x);
+#else
+    Floats out = Floats{};
+    std::memcpy(&out, x, static_cast<std::size_t>(count) * sizeof *x);
+    return out;
+#endif
 }
 
 // Asks memory for `bytes` from an address on.

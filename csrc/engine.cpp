@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <new>
 #include <stdexcept>
 
@@ -21,8 +22,21 @@ std::int64_t rounded_up(std::int64_t size, std::int64_t multiple) {
 
 std::int64_t size_of(int form) { return form == INT8 ? 1 : form == INT16 ? 2 : 4; }
 
-// The bytes of the parts of a value: its rows, and the scale and the sum of each.
+// The bytes of the parts of a value: its rows, and the scale, the sum and the share of each.
 std::int64_t part(std::int64_t bytes) { return rounded_up(bytes, LINE); }
+
+// Asks for huge pages within a range: fresh memory then takes one fault instead of 512.
+void use_huge_pages(void* from, std::int64_t size) {
+#ifdef __linux__
+    const std::int64_t at = std::int64_t(reinterpret_cast<std::uintptr_t>(from));
+    const std::int64_t first = rounded_up(at, PAGE), last = (at + size) / PAGE * PAGE;
+    if (first < last) {
+        madvise(reinterpret_cast<void*>(first), std::size_t(last - first), MADV_HUGEPAGE);
+    }
+#else
+    (void)from, (void)size;
+#endif
+}
 
 }  // namespace
 
@@ -35,9 +49,7 @@ std::int8_t* Engine::Memory::at_least(std::size_t size) {
         const auto whole = static_cast<std::size_t>(rounded_up(std::int64_t(size), LINE));
         bytes_ = static_cast<std::int8_t*>(::operator new(whole, std::align_val_t{PAGE}));
         size_ = whole;
-#ifdef __linux__
-        madvise(bytes_, whole, MADV_HUGEPAGE);
-#endif
+        use_huge_pages(bytes_, std::int64_t(size_));
     }
     return bytes_;
 }
@@ -79,7 +91,7 @@ std::int64_t Engine::lay_out(std::int64_t rows) {
     std::vector<const Value*> placed;
     const auto bytes = [rows](const Value& value) {
         const std::int64_t room = rows + SPARE;
-        return part(room * value.stride * size_of(value.form)) + 2 * part(room * 4);
+        return part(room * value.stride * size_of(value.form)) + 3 * part(room * 4);
     };
     for (Value& value : values_) {
         if (value.place != OWN || value.first == NONE) continue;
@@ -103,7 +115,7 @@ std::int64_t Engine::lay_out(std::int64_t rows) {
 Rows Engine::rows_of(int number, std::int64_t rows) const {
     if (number == NONE) return Rows{};
     const Value& value = values_[static_cast<std::size_t>(number)];
-    Rows found{value.form, nullptr, nullptr, nullptr, value.width, value.stride};
+    Rows found{value.form, nullptr, nullptr, nullptr, nullptr, value.width, value.stride};
     if (value.place != OWN) {
         found.values = callers_[static_cast<std::size_t>(number)];
         return found;
@@ -115,6 +127,7 @@ Rows Engine::rows_of(int number, std::int64_t rows) const {
         at += part(room * value.stride * size_of(value.form));
         found.scale = reinterpret_cast<float*>(at);
         found.sum = reinterpret_cast<std::int32_t*>(at + part(room * 4));
+        found.share = reinterpret_cast<float*>(at + 2 * part(room * 4));
     }
     return found;
 }
@@ -127,7 +140,9 @@ void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edg
     for (std::size_t k = 0; k < values_.size(); ++k) {
         const int place = values_[k].place;
         if (place == GIVEN) callers_[k] = reinterpret_cast<void*>(given.at(next_given++));
-        if (place == WANTED) callers_[k] = reinterpret_cast<void*>(wanted.at(next_wanted++));
+        if (place != WANTED) continue;
+        callers_[k] = reinterpret_cast<void*>(wanted.at(next_wanted++));
+        use_huge_pages(callers_[k], rows * values_[k].width * size_of(values_[k].form));
     }
     const std::int64_t own = lay_out(rows);
     std::vector<Pass> passes;
@@ -146,6 +161,7 @@ void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edg
                 const Rows form = stage.integers;  // of what is handed on
                 stage.integers = from.integers == NONE ? form : rows_of(from.integers, rows);
                 stage.scores = static_cast<float*>(rows_of(from.scores, rows).values);
+                if (from.node != NONE) stage.node = edges.at(std::size_t(from.node)).node;
                 for (std::size_t t = 0; t < from.terms.size(); ++t) {
                     const TermOf& term = from.terms[t];
                     stage.terms[t] = term.term;
@@ -168,7 +184,13 @@ void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edg
     base_ = memory_.at_least(static_cast<std::size_t>(own + apart * threads + PAGE));
     bind();
     const Scratch scratch{base_ + rounded_up(own, LINE), apart};
-    for (const Pass& pass : passes) kernels().run_pass(pass, scratch, threads);
+    seconds_.clear();
+    for (const Pass& pass : passes) {
+        const auto start = std::chrono::steady_clock::now();
+        kernels().run_pass(pass, scratch, threads);
+        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+        seconds_.push_back(took.count());
+    }
 }
 
 }  // namespace bitgnn

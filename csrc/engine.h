@@ -23,6 +23,7 @@ struct TermOf {
 struct StageOf {
     std::vector<TermOf> terms;
     int other = NONE, numbers = NONE, integers = NONE, scores = NONE;
+    int node = NONE;  // the edges whose `node` goes into the share of `integers`
     Stage stage{};
 };
 
@@ -41,6 +42,9 @@ public:
     // Runs all passes for `rows` rows. `edges` are those that terms have as numbers.
     void run(const std::vector<std::uintptr_t>& given, const std::vector<Edges>& edges,
              const std::vector<std::uintptr_t>& wanted, std::int64_t rows, int threads);
+
+    // How long each pass took in the last run.
+    const std::vector<double>& seconds() const { return seconds_; }
 
     // Bytes that it keeps.
     std::size_t bytes() const { return memory_.size(); }
@@ -71,6 +75,7 @@ private:
 
     std::vector<Value> values_;
     std::vector<std::vector<StageOf>> passes_;
+    std::vector<double> seconds_;
     std::vector<void*> callers_;  // of each value that is a caller's, in a run
     std::int8_t* base_ = nullptr;
     Memory memory_;

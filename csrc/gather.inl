@@ -58,10 +58,12 @@ BITGNN_INLINE Floats floats(const T* x) {
     return out;
 }
 
-// The sums of V vectors of channels: share(edge, v) is what a vector counts for.
+// The sums of V vectors of channels: share(edge, source, v) is what a vector counts for.
+// `near` is what else it reads of each source, if anything.
 template <int FORM, int V, bool MOST, class Share>
 BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t target,
-                                  int64_t channel, const Share& share, float* out) {
+                                  int64_t channel, const float* near, const Share& share,
+                                  float* out) {
     using T = Value<FORM>;
     const T* values = static_cast<const T*>(x.values) + channel;
     const int64_t begin = edges.crow[target], end = edges.crow[target + 1];
@@ -72,12 +74,15 @@ BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t tar
     for (int v = 0; v < V; ++v) sums[v] = Floats{} + start;
     for (int64_t e = begin; e < end; ++e) {
         if (e + AHEAD < last) {
-            prefetch(values + edges.col[e + AHEAD] * x.stride, V * LANES * int64_t(sizeof(T)));
+            const int64_t next = edges.col[e + AHEAD];
+            prefetch(values + next * x.stride, V * LANES * int64_t(sizeof(T)));
+            if (near) __builtin_prefetch(near + next);
         }
-        const T* row = values + edges.col[e] * x.stride;
+        const int64_t source = edges.col[e];
+        const T* row = values + source * x.stride;
 #pragma GCC unroll 16
         for (int v = 0; v < V; ++v) {
-            const Floats one = share(e, v) * floats(row + v * LANES);
+            const Floats one = share(e, source, v) * floats(row + v * LANES);
             if constexpr (MOST) {
                 sums[v] = one > sums[v] ? one : sums[v];
             } else {
@@ -92,14 +97,14 @@ BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t tar
 // The sums of all channels; `share_at(channel)` makes such a function for those from there on.
 template <int FORM, bool MOST, class ShareAt>
 BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
-                              const ShareAt& share_at, float* out) {
+                              const float* near, const ShareAt& share_at, float* out) {
     // Rows of a caller end where they end.
     const int64_t width = x.stride % LANES ? x.width / LANES * LANES : rounded_up(x.width, LANES);
     int64_t channel = 0;
     const auto take = [&](auto several) __attribute__((always_inline)) {
         constexpr int V = decltype(several)::value;
         for (; channel + V * LANES <= width; channel += V * LANES) {
-            gather_vectors<FORM, V, MOST>(x, edges, target, channel, share_at(channel),
+            gather_vectors<FORM, V, MOST>(x, edges, target, channel, near, share_at(channel),
                                           out + channel);
         }
     };
@@ -114,9 +119,10 @@ BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
     const auto share = share_at(channel);
     for (int64_t e = begin; e < end; ++e) {
         Floats row = Floats{};
-        const float* from = static_cast<const float*>(x.values) + edges.col[e] * x.stride + channel;
+        const int64_t source = edges.col[e];
+        const float* from = static_cast<const float*>(x.values) + source * x.stride + channel;
         for (int64_t k = 0; k < x.width - channel; ++k) row[k] = from[k];
-        const Floats one = share(e, 0) * row;
+        const Floats one = share(e, source, 0) * row;
         if (MOST && e > begin) {
             sums = one > sums ? one : sums;
         } else {
@@ -126,63 +132,51 @@ BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
     std::memcpy(out + channel, &sums, sizeof sums);
 }
 
-// What each edge of a target counts for, its source's scale included.
-BITGNN_INLINE void weigh(const Term& term, int64_t target, float* share) {
-    const int64_t begin = term.edges.crow[target];
-    const int64_t count = term.edges.crow[target + 1] - begin;
-    const std::int32_t* col = term.edges.col + begin;
-    const float *scale = term.rows.scale, *weight = term.edges.weight;
-    const float each = term.reduce == MEAN && count > 1 ? 1.0f / static_cast<float>(count) : 1.0f;
-    int64_t e = 0;
-#if defined(__AVX512F__)
-    for (; e < count; e += LANES) {
-        const __mmask16 here = static_cast<__mmask16>(
-            count - e < LANES ? (1u << (count - e)) - 1 : 0xffffu);
-        __m512 x = _mm512_set1_ps(each);
-        if (scale) {
-            const __m512i from = _mm512_maskz_loadu_epi32(here, col + e);
-            x = _mm512_mul_ps(x, _mm512_mask_i32gather_ps(x, here, from, scale, 4));
-        }
-        if (weight) x = _mm512_mul_ps(x, _mm512_maskz_loadu_ps(here, weight + begin + e));
-        _mm512_mask_storeu_ps(share + e, here, x);
-    }
-#endif
-    for (; e < count; ++e) {
-        const float x = scale ? scale[col[e]] * each : each;
-        share[e] = weight ? x * weight[begin + e] : x;
-    }
-}
-
 // The weighted sum, mean or maximum.
 template <int FORM>
-BITGNN_INLINE void aggregate_row(const Term& term, int64_t target, float* share, float* out) {
-    weigh(term, target, share);
-    const float* first = share - term.edges.crow[target];
-    const auto share_at = [=](int64_t) {
-        return [=](int64_t e, int) { return first[e]; };
+BITGNN_INLINE void aggregate_row(const Term& term, int64_t target, float* out) {
+    const Rows& x = term.rows;
+    const Edges& edges = term.edges;
+    const float* of_source = !edges.node ? x.scale : FORM == NUMBERS ? edges.node : x.share;
+    const auto share_at = [&](int64_t) __attribute__((always_inline)) {
+        return [=, weight = edges.weight](int64_t e, int64_t source, int)
+            __attribute__((always_inline)) {
+            const float share = of_source ? of_source[source] : 1.0f;
+            return weight ? share * weight[e] : share;
+        };
     };
     if (term.reduce == MAX) {
-        gather_row<FORM, true>(term.rows, term.edges, target, share_at, out);
-    } else {
-        gather_row<FORM, false>(term.rows, term.edges, target, share_at, out);
+        gather_row<FORM, true>(x, edges, target, of_source, share_at, out);
+        return;
     }
+    gather_row<FORM, false>(x, edges, target, of_source, share_at, out);
+    const int64_t count = edges.crow[target + 1] - edges.crow[target];
+    float whole = edges.node ? edges.node[target] : 1.0f;
+    if (term.reduce == MEAN && count > 1) whole /= static_cast<float>(count);
+    if (whole == 1.0f) return;
+#pragma omp simd
+    for (int64_t k = 0; k < x.width; ++k) out[k] *= whole;
 }
 
 // What the edges of a target count for, before they are divided by their sum: (edges, heads).
 // Returns the reciprocal of that sum, head by head.
 template <int H>
-__attribute__((noinline)) void attend(const Term& term, int64_t target, float* share, float* inverse) {
+__attribute__((noinline)) void attend(const Term& term, int64_t target, float* share,
+                                      float* inverse) {
     const Edges& edges = term.edges;
     const int64_t heads = H ? H : term.heads.count, begin = edges.crow[target];
     const int64_t count = edges.crow[target + 1] - begin, last = edges.crow[edges.rows];
     const std::int32_t* col = edges.col + begin;
-    const float* scores = term.heads.scores;
+    const float *scores = term.heads.scores, *scale = term.rows.scale;
     const float* dst = scores + target * 2 * heads + heads;
     const float slope = term.heads.slope;
     float top[H ? H : MOST_HEADS];
     for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, inverse[h] = 0;
     for (int64_t e = 0; e < count; ++e) {
-        if (begin + e + AHEAD < last) __builtin_prefetch(scores + col[e + AHEAD] * 2 * heads);
+        if (begin + e + AHEAD < last) {
+            __builtin_prefetch(scores + col[e + AHEAD] * 2 * heads);
+            if (scale) __builtin_prefetch(scale + col[e + AHEAD]);
+        }
         const float* src = scores + int64_t(col[e]) * 2 * heads;
 #pragma omp simd
         for (int64_t h = 0; h < heads; ++h) {
@@ -203,12 +197,10 @@ __attribute__((noinline)) void attend(const Term& term, int64_t target, float* s
         for (int64_t h = 0; h < heads; ++h) inverse[h] += share[e * heads + h];
     }
     for (int64_t h = 0; h < heads; ++h) inverse[h] = 1 / inverse[h];
-    if (const float* scale = term.rows.scale) {
-        for (int64_t e = 0; e < count; ++e) {
-            const float s = scale[col[e]];
+    for (int64_t e = 0; scale && e < count; ++e) {
+        const float s = scale[col[e]];
 #pragma omp simd
-            for (int64_t h = 0; h < heads; ++h) share[e * heads + h] *= s;
-        }
+        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] *= s;
     }
 }
 
@@ -218,7 +210,7 @@ struct HeadOfLane {
     const std::int32_t* head_of;  // each channel, from this one on
     std::int64_t heads;
 
-    BITGNN_INLINE Floats operator()(int64_t e, int v) const {
+    BITGNN_INLINE Floats operator()(int64_t e, int64_t, int v) const {
         const std::int32_t* lanes = head_of + v * LANES;
 #if defined(__AVX512F__)
         if (heads <= LANES) {
@@ -248,6 +240,33 @@ struct Gathering {
     std::int32_t* head_of;
 };
 
+// The sums of all channels, with what each edge counts for, head by head, in `room`.
+template <int FORM>
+BITGNN_INLINE void gather_heads(const Term& term, int64_t target, const Gathering& room,
+                                  float* out) {
+    const Rows& x = term.rows;
+    const int64_t heads = term.heads.count, channels = x.width / heads;
+    const float* first = room.share - term.edges.crow[target] * heads;
+    if (heads == 1) {
+        gather_row<FORM, false>(
+            x, term.edges, target, nullptr,
+            [&](int64_t) { return [=](int64_t e, int64_t, int) { return first[e]; }; }, out);
+    } else if (channels % LANES == 0) {
+        gather_row<FORM, false>(
+            x, term.edges, target, nullptr,
+            [&](int64_t channel) {
+                return [=](int64_t e, int64_t, int v) {
+                    return first[e * heads + (channel + v * LANES) / channels];
+                };
+            },
+            out);
+    } else {
+        gather_row<FORM, false>(
+            x, term.edges, target, nullptr,
+            [&](int64_t channel) { return HeadOfLane{first, room.head_of + channel, heads}; }, out);
+    }
+}
+
 // Attention.
 template <int FORM>
 BITGNN_INLINE void attention_row(const Term& term, int64_t target, const Gathering& room,
@@ -261,25 +280,7 @@ BITGNN_INLINE void attention_row(const Term& term, int64_t target, const Gatheri
         case 8: attend<8>(term, target, share, inverse); break;
         default: attend<0>(term, target, share, inverse);
     }
-    const float* first = share - begin * heads;
-    if (heads == 1) {
-        gather_row<FORM, false>(
-            x, term.edges, target,
-            [&](int64_t) { return [=](int64_t e, int) { return first[e]; }; }, out);
-    } else if (channels % LANES == 0) {
-        gather_row<FORM, false>(
-            x, term.edges, target,
-            [&](int64_t channel) {
-                return [=](int64_t e, int v) {
-                    return first[e * heads + (channel + v * LANES) / channels];
-                };
-            },
-            out);
-    } else {
-        gather_row<FORM, false>(
-            x, term.edges, target,
-            [&](int64_t channel) { return HeadOfLane{first, room.head_of + channel, heads}; }, out);
-    }
+    gather_heads<FORM>(term, target, room, out);
     const bool alone = term.edges.crow[target + 1] == begin;  // no edge: zeros, not 0 * inf
     for (int64_t h = 0; h < heads; ++h) {
         const float by = alone ? 0.0f : inverse[h];
@@ -304,7 +305,7 @@ BITGNN_INLINE int64_t gathered_width(const Term& term) {
 template <int FORM>
 BITGNN_INLINE void gathered(const Term& term, int64_t target, const Gathering& room, float* out) {
     switch (term.heads.count) {
-        case 0: aggregate_row<FORM>(term, target, room.share, out); break;
+        case 0: aggregate_row<FORM>(term, target, out); break;
         default: attention_row<FORM>(term, target, room, out);
     }
 }

@@ -7,7 +7,7 @@
 namespace bitgnn {
 
 std::int64_t sort_edges(EdgeList edges, Rule rule, std::int64_t* crow, std::int32_t* col,
-                        float* weight) {
+                        float* weight, float* node) {
     const std::int64_t nodes = edges.nodes;
     const auto dropped = [&](std::int64_t e) {
         return rule.loops && edges.source[e] == edges.target[e];
@@ -40,17 +40,16 @@ std::int64_t sort_edges(EdgeList edges, Rule rule, std::int64_t* crow, std::int3
         col[at] = static_cast<std::int32_t>(i);
         if (weight) weight[at] = loop[std::size_t(i)];
     }
-    if (!rule.gcn || !weight) return most;
-    std::vector<float> inverse(static_cast<std::size_t>(nodes));
+    if (!rule.gcn) return most;
+    std::vector<float> inverse(weight ? std::size_t(nodes) : 0);
+    if (weight) node = inverse.data();
     for (std::int64_t i = 0; i < nodes; ++i) {
-        float degree = 0;
-        for (std::int64_t k = crow[i]; k < crow[i + 1]; ++k) degree += weight[k];
-        inverse[std::size_t(i)] = degree == 0 ? 0.0f : 1 / std::sqrt(degree);
+        float degree = weight ? 0 : static_cast<float>(crow[i + 1] - crow[i]);
+        for (std::int64_t k = crow[i]; weight && k < crow[i + 1]; ++k) degree += weight[k];
+        node[i] = degree == 0 ? 0.0f : 1 / std::sqrt(degree);
     }
-    for (std::int64_t i = 0; i < nodes; ++i) {
-        for (std::int64_t k = crow[i]; k < crow[i + 1]; ++k) {
-            weight[k] *= inverse[std::size_t(col[k])] * inverse[std::size_t(i)];
-        }
+    for (std::int64_t i = 0; weight && i < nodes; ++i) {
+        for (std::int64_t k = crow[i]; k < crow[i + 1]; ++k) weight[k] *= node[col[k]] * node[i];
     }
     return most;
 }

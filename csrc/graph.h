@@ -20,9 +20,10 @@ struct Rule {
 };
 
 // Fills crow (nodes + 1), col and weight (count, and one more for each node with self-loops;
-// null: not wanted) and returns the number of edges of the target that has most. Those of a target
-// keep their order, and its self-loop is the last.
+// null: not wanted). Where edges have no weights, `gcn` fills node (nodes) instead: the weight of an
+// edge is node[i] * node[j] of its ends. Returns the number of edges of the target that has most.
+// Those of a target keep their order, and its self-loop is the last.
 std::int64_t sort_edges(EdgeList edges, Rule rule, std::int64_t* crow, std::int32_t* col,
-                        float* weight);
+                        float* weight, float* node);
 
 }  // namespace bitgnn

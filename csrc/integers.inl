@@ -65,8 +65,7 @@ BITGNN_INLINE void quantize_row(const float* x, int64_t width, float most, Quant
         store_bytes(integers, to + k);
         if (OFFSET) total += integers;
     }
-    std::int32_t all = 0;
-    for (int k = 0; OFFSET && k < LANES; ++k) all += total[k];
+    std::int32_t all = OFFSET ? sum_of(total) : 0;
     const auto divide = [&](int64_t from) __attribute__((always_inline)) {
         for (int64_t k = from; k < width; ++k) {
             const float whole = (x[k] / s + rounding) - rounding;
@@ -121,8 +120,7 @@ BITGNN_INLINE void split_row(const float* x, int64_t width, std::int8_t* high, s
         store_bytes(integers - 256 * upper, low + k);
         if (OFFSET) sums += integers;
     }
-    std::int32_t total = 0;
-    for (int k = 0; OFFSET && k < LANES; ++k) total += sums[k];
+    std::int32_t total = OFFSET ? sum_of(sums) : 0;
     for (int64_t k = whole_vectors; k < width; ++k) {
         const float whole = (x[k] * inverse + rounding) - rounding;
         const std::int32_t integer = static_cast<std::int32_t>(whole);

@@ -36,14 +36,15 @@ struct Attention {
 // What rows consist of.
 enum Form { NUMBERS, INT8, INT16 };
 
-// The rows of a value. Integers have one scale a row, and of INT8 the sum of a row is at hand. Rows
-// that a pass writes are filled up with zeros to `stride` values, whole cache lines; those of a
-// caller are not.
+// The rows of a value. Integers have one scale a row, and of INT8 the sum of a row is at hand;
+// `share` is the scale times what the node counts for in sums over edges. Rows that a pass writes
+// are filled up with zeros to `stride` values, whole cache lines; those of a caller are not.
 struct Rows {
     int form;
     void* values;
     float* scale;
     std::int32_t* sum;
+    float* share;
     std::int64_t width, stride;
 };
 
@@ -63,11 +64,13 @@ struct Weight {
 
 enum Reduce { SUM, MEAN, MAX };
 
-// Edges by target: target i receives from col[crow[i]] to col[crow[i + 1] - 1].
+// Edges by target: target i receives from col[crow[i]] to col[crow[i + 1] - 1]. An edge from j to i
+// counts for its weight, or for node[i] * node[j], or for 1 if there is neither.
 struct Edges {
     const std::int64_t* crow;
     const std::int32_t* col;
-    const float* weight;  // of each edge, or null
+    const float* weight;
+    const float* node;
     std::int64_t rows, most;  // `most` edges of one target
 };
 
@@ -110,6 +113,7 @@ struct Stage {
 
     Rows numbers, integers;  // without values: not wanted
     bool hands_on;           // to the next stage, in the form of `integers`
+    const float* node;       // what each row of `integers` counts for in its `share`, or null
     Quantize quantize;       // for `integers` of INT8
     // Inner products of each row, of what its integers stand for if `rounded`, and vectors
     // (attends, width): the scores of an attention that follows.

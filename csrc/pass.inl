@@ -99,6 +99,7 @@ BITGNN_INLINE Rows rows_from(Rows rows, int64_t first) {
     rows.values = static_cast<char*>(rows.values) + first * rows.stride * size;
     if (rows.scale) rows.scale += first;
     if (rows.sum) rows.sum += first;
+    if (rows.share) rows.share += first;
     return rows;
 }
 
@@ -129,30 +130,70 @@ BITGNN_INLINE void hold(const Term& term, const float* row, int64_t width, int64
     }
 }
 
-// Adds a product of integers, to nothing if it is the first.
-BITGNN_INLINE void add_scaled(const Work& work, const Held& held, bool two, const Weight& w,
-                              int64_t rows, bool first) {
-    for (int64_t r = 0; r < rows; ++r) {
-        const std::int32_t* sums = work.sums + r * work.wide;
-        const std::int32_t* upper = work.upper + r * work.wide;
-        float* to = work.result + r * work.wide;
-        const float scale = held.scale[r], *scales = w.scale;
-        const std::int32_t off = OFFSET ? OFFSET * held.sum[r] : 0;
-        const auto run = [&](auto is_first, auto has_two) __attribute__((always_inline)) {
-#pragma omp simd
-            for (int64_t n = 0; n < w.n; ++n) {
-                const std::int32_t sum = has_two ? 256 * upper[n] + sums[n] : sums[n];
-                const float product = static_cast<float>(sum - off) * (scale * scales[n]);
-                to[n] = is_first ? product : to[n] + product;
-            }
-        };
-        if (two) {
-            first ? run(std::true_type{}, std::true_type{}) : run(std::false_type{}, std::true_type{});
-        } else {
-            first ? run(std::true_type{}, std::false_type{})
-                  : run(std::false_type{}, std::false_type{});
-        }
+// A product of integers that waits to be scaled: by what finishes a stage, or by a term after it.
+struct Pending {
+    const float *scale, *scales;  // of rows and columns; none waits if there are none
+    const std::int32_t* sum;
+    bool two, first;  // whether it is in 16 bits, and the first term
+};
+
+// What a row is: what is there, a product of integers (of 16 bits if TWO), or their sum.
+template <bool THERE, bool PRODUCT, bool TWO>
+struct Row {
+    const float *there, *scales;
+    const std::int32_t *sums, *upper;
+    float scale;
+    std::int32_t off;
+
+    // Its numbers from k on, as many as there are.
+    template <class Count>
+    BITGNN_INLINE Floats operator()(int64_t k, Count count) const {
+        if constexpr (!PRODUCT) return load(there + k, count);
+        Ints sum = load(sums + k);
+        if constexpr (TWO) sum += 256 * load(upper + k);
+        const Floats out = converted(sum - off) * (scale * load(scales + k, count));
+        return THERE ? load(there + k, count) + out : out;
     }
+};
+
+// Calls `use` with what row r is.
+template <class Use>
+BITGNN_INLINE auto with_row(const Work& work, const Pending& pending, int64_t r, const Use& use) {
+    const float* there = work.result + r * work.wide;
+    if (!pending.scales) return use(Row<true, false, false>{there, {}, {}, {}, {}, {}});
+    const std::int32_t *sums = work.sums + r * work.wide, *upper = work.upper + r * work.wide;
+    const std::int32_t off = OFFSET ? OFFSET * pending.sum[r] : 0;
+    const auto run = [&](auto is_there, auto two) __attribute__((always_inline)) {
+        return use(Row<is_there, true, two>{there, pending.scales, sums, upper, pending.scale[r],
+                                            off});
+    };
+    if (pending.first) {
+        return pending.two ? run(std::false_type{}, std::true_type{})
+                           : run(std::false_type{}, std::false_type{});
+    }
+    return pending.two ? run(std::true_type{}, std::true_type{})
+                       : run(std::true_type{}, std::false_type{});
+}
+
+// Calls `use` with the place of each vector of a row, and how many numbers of it are the row's.
+template <class Use>
+BITGNN_INLINE void by_vectors(int64_t width, const Use& use) {
+    int64_t k = 0;
+    for (; k + LANES <= width; k += LANES) use(k, std::integral_constant<int64_t, LANES>{});
+    if (k < width) use(k, width - k);
+}
+
+// Adds what waits to what is there.
+BITGNN_INLINE void settle(const Work& work, Pending& pending, int64_t width, int64_t rows) {
+    for (int64_t r = 0; pending.scales && r < rows; ++r) {
+        float* to = work.result + r * work.wide;
+        with_row(work, pending, r, [&](const auto row) __attribute__((always_inline)) {
+            by_vectors(width, [&](int64_t k, auto count) __attribute__((always_inline)) {
+                store(row(k, count), to + k);
+            });
+        });
+    }
+    pending.scales = nullptr;
 }
 
 BITGNN_INLINE void add_numbers(const Work& work, const float* from, int64_t stride, int64_t width,
@@ -165,11 +206,14 @@ BITGNN_INLINE void add_numbers(const Work& work, const float* from, int64_t stri
     }
 }
 
-// Adds a term for `rows` rows from `from` on.
-BITGNN_INLINE void add_term(const Term& term, const std::int8_t* unpacked, const Rows& handed,
-                            int64_t from, int64_t rows, bool first, const Gathering& room,
-                            Work& work) {
+// Adds term t of a stage for `rows` rows from `from` on.
+BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpacked,
+                            const Rows& handed, int64_t from, int64_t rows, const Gathering& room,
+                            Work& work, Pending& pending) {
+    const Term& term = stage.terms[t];
     const Weight& w = term.weight;
+    const bool first = t == 0;
+    settle(work, pending, stage.width, rows);
     const Rows own = term.rows.values ? rows_from(term.rows, from) : handed;
     const bool integers = w.n && w.codes;
     Held held = work.held;
@@ -197,7 +241,7 @@ BITGNN_INLINE void add_term(const Term& term, const std::int8_t* unpacked, const
         if (two) integer_product(held.high, held.stride, rows, w, unpacked, work.upper, work.wide);
         integer_product(two ? held.low : held.high, held.stride, rows, w, unpacked, work.sums,
                         work.wide);
-        add_scaled(work, held, two, w, rows, first);
+        pending = {held.scale, w.scale, held.sum, two, first};
     } else if (w.n) {
         number_product(numbers, stride, rows, w, work.part, work.wide);
         add_numbers(work, work.part, work.wide, w.n, rows, first);
@@ -217,32 +261,35 @@ BITGNN_INLINE void elu(float* x, int64_t count, float alpha) {
     }
 }
 
-// Finishes a row, in place, and returns the largest |y|.
-template <int ACT>
-BITGNN_INLINE float finish_row(const Stage& stage, const float* other, float* y) {
+// Finishes a row and returns the largest |y|; see `largest`.
+template <int ACT, class X>
+BITGNN_INLINE float finish_row(const Stage& stage, const float* other, const X& row, float* y) {
     const float *factor = stage.factor, *bias = stage.bias, slope = stage.slope;
-    const int64_t width = stage.width;
-    const auto run = [&](auto with_other) __attribute__((always_inline)) {
-#pragma omp simd
-        for (int64_t k = 0; k < width; ++k) {
-            float x = factor ? y[k] * factor[k] : y[k];
-            x += bias ? bias[k] : 0.0f;
-            x += with_other ? other[k] : 0.0f;
-            if (ACT == RELU) x = x < 0 ? 0.0f : x;  // NaN stays
-            if (ACT == LEAKY_RELU) x *= x < 0 ? slope : 1.0f;
-            y[k] = x;
-        }
-    };
-    if (factor || bias || other || ACT == RELU || ACT == LEAKY_RELU) {
-        other ? run(std::true_type{}) : run(std::false_type{});
+    Ints most = Ints{};
+    by_vectors(stage.width, [&](int64_t k, auto count) __attribute__((always_inline)) {
+        Floats v = row(k, count);
+        if (factor) v *= load(factor + k, count);
+        if (bias) v += load(bias + k, count);
+        if (other) v += load(other + k, count);
+        if (ACT == RELU) v = v < 0 ? Floats{} : v;  // NaN stays
+        if (ACT == LEAKY_RELU) v *= v < 0 ? Floats{} + slope : Floats{} + 1.0f;
+        store(v, y + k);
+        const Ints bits = (Ints)v & 0x7fffffff;
+        most = bits > most ? bits : most;
+    });
+    if (ACT == ELU) {
+        elu(y, stage.width, slope);
+        return largest(y, stage.width);
     }
-    if (ACT == ELU) elu(y, width, slope);
-    return largest(y, width);
+    const std::int32_t bits = largest_of(most);
+    float found;
+    std::memcpy(&found, &bits, sizeof found);
+    return found;
 }
 
 // Finishes the rows of a stage and writes them. What it hands on is `handed` afterwards.
 BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& work,
-                          Rows& handed) {
+                          const Pending& pending, Rows& handed) {
     const int64_t width = stage.width;
     if (stage.hands_on) {
         handed.form = stage.integers.form, handed.width = width;
@@ -258,10 +305,15 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         if (stage.other.values) {
             other = static_cast<const float*>(stage.other.values) + (from + r) * stage.other.stride;
         }
-        const float most = stage.act == RELU         ? finish_row<RELU>(stage, other, y)
-                           : stage.act == LEAKY_RELU ? finish_row<LEAKY_RELU>(stage, other, y)
-                           : stage.act == ELU        ? finish_row<ELU>(stage, other, y)
-                                                     : finish_row<IDENTITY>(stage, other, y);
+        const float most = with_row(work, pending, r, [&](const auto row)
+                                                          __attribute__((always_inline)) {
+            switch (stage.act) {
+                case RELU: return finish_row<RELU>(stage, other, row, y);
+                case LEAKY_RELU: return finish_row<LEAKY_RELU>(stage, other, row, y);
+                case ELU: return finish_row<ELU>(stage, other, row, y);
+                default: return finish_row<IDENTITY>(stage, other, row, y);
+            }
+        });
         const auto write = [&](const Rows& to, int64_t at) __attribute__((always_inline)) {
             if (to.form == INT8) {
                 quantize_row(y, width, most, stage.quantize,
@@ -278,7 +330,9 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         };
         if (stage.numbers.values) write(stage.numbers, from + r);
         if (stage.integers.values) {
-            write(stage.integers, from + r);
+            const Rows& to = stage.integers;
+            write(to, from + r);
+            if (stage.node) to.share[from + r] = to.scale[from + r] * stage.node[from + r];
         } else if (stage.hands_on) {
             write(handed, r);
         }
@@ -296,6 +350,8 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
 
 void run_pass(const Pass& pass, Scratch scratch, int threads) {
     const int64_t blocks = (pass.rows + BLOCK - 1) / BLOCK;
+    // Whoever goes on where it was finds in the cache what comes next.
+    const int64_t chunk = blocks / (32 * threads) + 1;
 #pragma omp parallel num_threads(threads) if (threads > 1 && blocks > 1)
     {
 #ifdef _OPENMP
@@ -312,18 +368,19 @@ void run_pass(const Pass& pass, Scratch scratch, int threads) {
                 if (term.heads.count) list_heads(term, work.gathering[s][t].head_of);
             }
         }
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, chunk)
         for (int64_t b = 0; b < blocks; ++b) {
             const int64_t from = b * BLOCK, rows = smaller(BLOCK, pass.rows - from);
             Rows handed{};
             for (int s = 0; s < pass.count; ++s) {
                 const Stage& stage = pass.stages[s];
+                Pending pending{};
                 for (int t = 0; t < stage.count; ++t) {
-                    add_term(stage.terms[t], work.unpacked[s][t], handed, from, rows, t == 0,
-                             work.gathering[s][t], work);
+                    add_term(stage, t, work.unpacked[s][t], handed, from, rows,
+                             work.gathering[s][t], work, pending);
                 }
                 handed = work.handed[s % 2];
-                finish(stage, from, rows, work, handed);
+                finish(stage, from, rows, work, pending, handed);
             }
         }
         end_products();

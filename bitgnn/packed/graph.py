@@ -86,16 +86,20 @@ class PreparedGraph:
             fill = edges.fill if given is not None else 1.0
             crow = torch.empty(self.num_nodes + 1, dtype=torch.long)
             col = torch.empty(total, dtype=torch.int32)
-            weight = torch.empty(total) if gcn or given is not None else None
+            weight = None if given is None else torch.empty(total)
+            node = torch.empty(self.num_nodes) if gcn and given is None else None
             index = self.edge_index.contiguous()
-            address = [0 if each is None else each.data_ptr() for each in (given, weight)]
+            address = [0 if each is None else each.data_ptr() for each in (given, weight, node)]
             most = made.sort_edges(
                 index[0].data_ptr(), index[1].data_ptr(), address[0], self.num_edges,
                 self.num_nodes, gcn, edges.self_loops, gcn, fill, crow.data_ptr(),
-                col.data_ptr(), address[1],
+                col.data_ptr(), *address[1:],
             )  # fmt: skip
-            places = crow.data_ptr(), col.data_ptr(), address[1]
-            self._native[edges] = made.Edges(*places, self.num_nodes, most), (crow, col, weight)
+            places = crow.data_ptr(), col.data_ptr(), *address[1:]
+            self._native[edges] = (
+                made.Edges(*places, self.num_nodes, most),
+                (crow, col, weight, node),
+            )
         return self._native[edges][0]
 
     def _build(self, edges: Edges) -> Tensor:

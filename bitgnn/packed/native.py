@@ -142,6 +142,13 @@ class _Engine:
                 made.integers = self.views[view]
         if view.quantize is not None:
             made.high, made.top, made.eps = _range(view.quantize)
+        if view.fold is not None:
+            made.node = self._place(view.fold)
+
+    def _place(self, edges: Edges) -> int:
+        if edges not in self.edges:
+            self.edges.append(edges)
+        return self.edges.index(edges)
 
     def _score(self, made: Any, view: View) -> None:
         assert view.attend is not None
@@ -170,9 +177,7 @@ class _Engine:
 
     def _aggregate(self, made: Any, term: Term, step: Step) -> None:
         assert step.edges is not None
-        if step.edges not in self.edges:
-            self.edges.append(step.edges)
-        made.aggregates, made.edges = True, self.edges.index(step.edges)
+        made.aggregates, made.edges = True, self._place(step.edges)
         if step.op == "attend":
             assert term.view.attend is not None
             made.heads, made.slope = step.attrs["heads"], step.attrs["slope"]

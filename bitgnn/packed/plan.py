@@ -12,7 +12,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from bitgnn.packed.program import Program, Step, readers
+from bitgnn.packed.program import Edges, Program, Step, readers
 
 ACTS = {"relu": 1, "leaky_relu": 2, "elu": 3}
 MOST_TERMS, MOST_STAGES = 2, 8
@@ -32,12 +32,15 @@ class View:
             (default: :obj:`None`)
         attend (int, optional): The place of the attention step for which it is scored.
             (default: :obj:`None`)
+        fold (Edges, optional): The edges whose normalization, a number a node, is part of what a
+            row of integers counts for. (default: :obj:`None`)
     """
 
     value: int
     form: int = NUMBERS
     quantize: tuple[int, bool, float] | None = None
     attend: int | None = None
+    fold: Edges | None = None
 
 
 @dataclass(eq=False)
@@ -234,7 +237,7 @@ class _Stages:
             return None
         if (_lines(k), k) >= (_lines(2 * n), n):
             return None
-        view = View(source, INT8, how, attend)
+        view = View(source, INT8, how, attend, _fold(step))
         return Term(view, step, hold=INT16, weight=linear)
 
     def _gathered(self, step: Step, attend: int | None = None) -> View:
@@ -242,9 +245,10 @@ class _Stages:
         (read,) = step.inputs
         how, source = self._source(read)
         if how is not None:
-            return View(source, INT8, how, attend)
-        form = NUMBERS if self.exact or read == 0 or not self._is_ternary(read) else INT16
-        return View(read, form, None, attend)
+            return View(source, INT8, how, attend, _fold(step))
+        if self.exact or read == 0 or not self._is_ternary(read):
+            return View(read, NUMBERS, None, attend)
+        return View(read, INT16, None, attend, _fold(step))
 
     def _is_ternary(self, value: int) -> bool:
         """Whether integers have a part in a value: one in 32 bits is not rounded."""
@@ -267,6 +271,12 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return b if a is None else a
     return a + b
+
+
+def _fold(step: Step) -> Edges | None:
+    """The edges of a sum whose weights, unless some are given, are products of two numbers, one of
+    each node."""
+    return step.edges if step.edges is not None and step.edges.norm == "gcn" else None
 
 
 def _lines(size: int) -> int:

@@ -60,11 +60,12 @@ def test_native_edges_are_the_matrix(kind, graph):
     edge_index, weight, nodes = graph
     prepared = prepare(edge_index, nodes, weight)
     prepared.native(kind)
-    crow, col, value = prepared._native[kind][1]
+    crow, col, value, node = prepared._native[kind][1]
     count = int(crow[-1])
+    rows, col = torch.repeat_interleave(torch.arange(nodes), crow.diff()), col[:count].long()
     value = torch.ones(count) if value is None else value[:count]
-    rows = torch.repeat_interleave(torch.arange(nodes), crow.diff())
-    dense = torch.zeros(nodes, nodes).index_put_((rows, col[:count].long()), value, accumulate=True)
+    value = value if node is None else value * node[rows] * node[col]
+    dense = torch.zeros(nodes, nodes).index_put_((rows, col), value, accumulate=True)
     torch.testing.assert_close(dense, prepared.matrix(kind).to_dense())
 
 
