@@ -53,6 +53,7 @@ void define_term(nb::module_& m) {
     address(type, "codes", [](TermOf& t) -> auto& { return t.term.weight.codes; });
     address(type, "scale", [](TermOf& t) -> auto& { return t.term.weight.scale; });
     address(type, "numbers", [](TermOf& t) -> auto& { return t.term.weight.numbers; });
+    address(type, "by_row", [](TermOf& t) -> auto& { return t.term.weight.by_row; });
 }
 
 void define_stage(nb::module_& m) {

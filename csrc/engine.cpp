@@ -115,9 +115,15 @@ std::int64_t Engine::lay_out(std::int64_t rows) {
 Rows Engine::rows_of(int number, std::int64_t rows) const {
     if (number == NONE) return Rows{};
     const Value& value = values_[static_cast<std::size_t>(number)];
-    Rows found{value.form, nullptr, nullptr, nullptr, nullptr, value.width, value.stride};
+    Rows found{};
+    found.form = value.form, found.width = value.width, found.stride = value.stride;
     if (value.place != OWN) {
         found.values = callers_[static_cast<std::size_t>(number)];
+        if (value.form == SPARSE) {  // The caller has written where the three parts are.
+            auto* const* parts = static_cast<std::int64_t* const*>(found.values);
+            found.crow = parts[0], found.col = parts[1];
+            found.values = parts[2] ? parts[2] : parts[0];  // Without any, there still are rows.
+        }
         return found;
     }
     const std::int64_t room = rows + SPARE;

@@ -33,8 +33,8 @@ struct Attention {
     T negative_slope;
 };
 
-// What rows consist of.
-enum Form { NUMBERS, INT8, INT16 };
+// What rows consist of. SPARSE ones are numbers too, row i those from crow[i] to crow[i + 1] - 1.
+enum Form { NUMBERS, INT8, INT16, SPARSE };
 
 // The rows of a value. Integers have one scale a row, and of INT8 the sum of a row is at hand;
 // `share` is the scale times what the node counts for in sums over edges. Rows that a pass writes
@@ -46,6 +46,7 @@ struct Rows {
     std::int32_t* sum;
     float* share;
     std::int64_t width, stride;
+    const std::int64_t *crow, *col;
 };
 
 // round(x / s) clamped to [-high, top], with s = max(max|x| / high, eps).
@@ -54,11 +55,13 @@ struct Quantize {
 };
 
 // A weight (n, k): ternary, as codes of two bits in the order of `pack_codes` with a scale for each
-// of the n columns of the output, or numbers in the order of `pack_numbers`.
+// of the n columns of the output, or numbers in the order of `pack_numbers`. For sparse rows it is
+// neither, but `by_row`: (k, n), integers of 8 bits or numbers, n filled up to a multiple of 64.
 struct Weight {
     const std::uint8_t* codes;
     const float* scale;
     const float* numbers;
+    const void* by_row;
     std::int64_t n, k;
 };
 

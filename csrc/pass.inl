@@ -9,6 +9,7 @@
 #include "gather.inl"
 #include "integers.inl"
 #include "product.inl"
+#include "sparse.inl"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -95,6 +96,10 @@ std::int64_t room(const Pass& pass) {
 
 // Rows from `first` on.
 BITGNN_INLINE Rows rows_from(Rows rows, int64_t first) {
+    if (rows.form == SPARSE) {
+        rows.crow += first;
+        return rows;
+    }
     const int64_t size = rows.form == INT8 ? 1 : rows.form == INT16 ? 2 : 4;
     rows.values = static_cast<char*>(rows.values) + first * rows.stride * size;
     if (rows.scale) rows.scale += first;
@@ -114,6 +119,7 @@ BITGNN_INLINE void numbers_of(const Rows& rows, int64_t r, float* out) {
     switch (rows.form) {
         case INT8: scaled(static_cast<const std::int8_t*>(rows.values) + at); break;
         case INT16: scaled(static_cast<const std::int16_t*>(rows.values) + at); break;
+        case SPARSE: spread_row(rows, r, out); break;
         default:
             std::memcpy(out, static_cast<const float*>(rows.values) + at,
                         static_cast<std::size_t>(rows.width) * sizeof(float));
@@ -206,6 +212,25 @@ BITGNN_INLINE void add_numbers(const Work& work, const float* from, int64_t stri
     }
 }
 
+// Adds the product of sparse rows and a weight.
+BITGNN_INLINE void add_sparse_product(const Term& term, const Rows& x, int64_t rows, bool first,
+                                      const Work& work, Pending& pending) {
+    const Weight& w = term.weight;
+    for (int64_t r = 0; r < rows; ++r) {
+        if (w.scale) {
+            sparse_product(x, r, w, term.quantize, work.sums + r * work.wide, work.held.scale + r);
+            work.held.sum[r] = 0;  // These weights have no offset.
+        } else {
+            sparse_product(x, r, w, work.part + r * work.wide);
+        }
+    }
+    if (w.scale) {
+        pending = {work.held.scale, w.scale, work.held.sum, false, first};
+    } else {
+        add_numbers(work, work.part, work.wide, w.n, rows, first);
+    }
+}
+
 // Adds term t of a stage for `rows` rows from `from` on.
 BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpacked,
                             const Rows& handed, int64_t from, int64_t rows, const Gathering& room,
@@ -215,6 +240,7 @@ BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpack
     const bool first = t == 0;
     settle(work, pending, stage.width, rows);
     const Rows own = term.rows.values ? rows_from(term.rows, from) : handed;
+    if (w.by_row) return add_sparse_product(term, own, rows, first, work, pending);
     const bool integers = w.n && w.codes;
     Held held = work.held;
     const float* numbers = work.row;

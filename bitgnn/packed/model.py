@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.typing import Adj
 
+from bitgnn.kernels.sparse import csr_matrix
 from bitgnn.packed import native, reference
 from bitgnn.packed.file import read_program, write_program
 from bitgnn.packed.graph import PreparedGraph, prepare
@@ -26,7 +27,7 @@ class PackedModel:
     def __init__(self, program: Program, about: dict[str, str] | None = None) -> None:
         self.program = program
         self.about = dict(about or {})
-        self._native: dict[tuple[int, bool], NativeProgram] = {}
+        self._native: dict[tuple[int, bool, bool], NativeProgram] = {}
 
     def __call__(
         self,
@@ -38,7 +39,8 @@ class PackedModel:
         r"""Returns what the trained model returns in evaluation.
 
         Args:
-            x (torch.Tensor): The features of the nodes.
+            x (torch.Tensor): The features of the nodes; a sparse matrix, such as bags of words, is
+                multiplied as it is.
             edge_index (PreparedGraph, torch.Tensor or SparseTensor, optional): The graph, best
                 prepared (:func:`prepare`) if it is used more than once. (default: :obj:`None`,
                 for a model without a graph)
@@ -59,8 +61,8 @@ class PackedModel:
         x = _features(x)
         graph = self._graph(x, edge_index, edge_weight)
         if not native.applies(x):
-            return reference.run(self.program, x, graph)
-        key = x.size(1), exact
+            return reference.run(self.program, x.to_dense(), graph)
+        key = x.size(1), exact, x.layout != torch.strided
         if key not in self._native:
             self._native[key] = NativeProgram(self.program, *key)
         return self._native[key](x, graph)
@@ -125,7 +127,15 @@ def _features(x: Tensor) -> Tensor:
         raise TypeError(f"'x' must be a tensor (got {type(x).__name__})")
     if x.dim() != 2:
         raise ValueError(f"'x' has a row for each node, and so two dimensions (got {x.dim()})")
-    return x.detach().float()
+    x = x.detach()
+    if x.layout == torch.strided:
+        return x.float()
+    x = x.coalesce() if x.layout == torch.sparse_coo else x
+    x = x.to_sparse_csr()
+    crow, col, values = x.crow_indices(), x.col_indices(), x.values()
+    if crow.dtype == torch.long and values.dtype == torch.float and values.is_contiguous():
+        return x
+    return csr_matrix(crow.long(), col.long(), values.float().contiguous(), tuple(x.shape))
 
 
 def pack(model: nn.Module) -> PackedModel:

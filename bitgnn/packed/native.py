@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bitgnn.kernels import native as kernels
@@ -16,6 +17,7 @@ from bitgnn.packed.plan import (
     INT16,
     LINE,
     NUMBERS,
+    SPARSE,
     Call,
     Segment,
     Stage,
@@ -34,7 +36,8 @@ SIZES = {NUMBERS: 4, INT8: 1, INT16: 2}
 
 def applies(x: Tensor) -> bool:
     """Whether native kernels take features."""
-    return kernels.applies(x) and x.dtype == torch.float32
+    numbers = x if x.layout == torch.strided else x.values()
+    return kernels.applies(numbers) and numbers.dtype == torch.float32
 
 
 class NativeProgram:
@@ -45,22 +48,26 @@ class NativeProgram:
         width (int): The number of features.
         exact (bool, optional): If set to :obj:`True`, no number is rounded that the trained model
             does not round. (default: :obj:`False`)
+        sparse (bool, optional): Whether the features are a sparse matrix (CSR).
+            (default: :obj:`False`)
 
     Raises:
         ValueError: If the model takes another number of features.
     """
 
-    def __init__(self, program: Program, width: int, exact: bool = False) -> None:
+    def __init__(
+        self, program: Program, width: int, exact: bool = False, sparse: bool = False
+    ) -> None:
         self.program = program
         widths = _widths(program, width)
         self.items = [
-            item if isinstance(item, Call) else _Engine(program, item, widths)
-            for item in plan(program, exact)
+            item if isinstance(item, Call) else _Engine(program, item, widths, sparse)
+            for item in plan(program, exact, sparse)
         ]
 
     def __call__(self, x: Tensor, graph: PreparedGraph | None) -> Tensor:
         """Returns the output."""
-        values = {0: x.contiguous()}
+        values = {0: x if x.layout == torch.sparse_csr else x.contiguous()}
         for item in self.items:
             if isinstance(item, Call):
                 values[item.value] = self._call(item, values, graph)
@@ -72,6 +79,7 @@ class NativeProgram:
         read: list[Any] = []
         for value, source in zip(call.step.inputs, call.reads, strict=True):
             number = values[source]
+            number = number if number.layout == torch.strided else number.to_dense()
             step = self.program.steps[value - 1] if value != source else None
             read.append(number if step is None else reference.one(step, graph, number))
         return reference.one(call.step, graph, *read).contiguous()
@@ -80,7 +88,7 @@ class NativeProgram:
 class _Engine:
     """The native engine of a segment."""
 
-    def __init__(self, program: Program, segment: Segment, widths: list[int]) -> None:
+    def __init__(self, program: Program, segment: Segment, widths: list[int], sparse: bool) -> None:
         native = import_module("bitgnn.kernels._native")
         self.native, self.engine = native, native.Engine()
         self.program, self.segment = program, segment
@@ -90,7 +98,8 @@ class _Engine:
         self.views: dict[View, int] = {}
         self.scores: dict[int, int] = {}
         for value in segment.given:
-            self.views[View(value)] = self.engine.add_value(NUMBERS, self.widths[value], GIVEN)
+            form = SPARSE if sparse and value == 0 else NUMBERS
+            self.views[View(value, form)] = self.engine.add_value(form, self.widths[value], GIVEN)
         for value in segment.wanted:
             self.views[View(value)] = self.engine.add_value(NUMBERS, self.widths[value], WANTED)
         for stages in segment.passes:
@@ -100,7 +109,8 @@ class _Engine:
     def run(self, values: dict[int, Tensor], graph: PreparedGraph | None, rows: int) -> None:
         """Computes what the segment wants, of what it is given."""
         outputs = {value: torch.empty(rows, self.widths[value]) for value in self.segment.wanted}
-        given = [values[value].data_ptr() for value in self.segment.given]
+        parts = [_parts(values[value]) for value in self.segment.given]
+        given = [part.data_ptr() for part in parts]
         edges = [] if graph is None else [graph.native(each) for each in self.edges]
         wanted = [output.data_ptr() for output in outputs.values()]
         self.engine.run(given, edges, wanted, rows, torch.get_num_threads())
@@ -172,7 +182,7 @@ class _Engine:
         if term.aggregate is not None:
             self._aggregate(made, term, term.aggregate)
         if term.weight is not None:
-            self._weight(made, term.weight)
+            self._weight(made, term.weight, term.view.form == SPARSE)
         return made
 
     def _aggregate(self, made: Any, term: Term, step: Step) -> None:
@@ -186,17 +196,22 @@ class _Engine:
         else:
             made.reduce = REDUCTIONS[step.attrs["reduce"]]
 
-    def _weight(self, made: Any, step: Step) -> None:
+    def _weight(self, made: Any, step: Step, sparse: bool) -> None:
         weight = step.tensors["weight"]
-        made.n, made.k = weight.shape
-        if step.attrs["bits"] is None:
+        made.n, made.k = n, k = weight.shape
+        ternary = step.attrs["bits"] is not None
+        if ternary:
+            made.scale = self._keep(step.tensors["scale"].float().expand(n))
+        if sparse:
+            by_row = weight.t() if ternary else weight.t().float()
+            made.by_row = self._keep(F.pad(by_row, (0, -n % LINE)))
+            return
+        if not ternary:
             made.numbers = self._numbers(weight)
             return
-        n, k = weight.shape
         codes = torch.empty(-(-n // LANES) * -(-k // GROUP) * LINE, dtype=torch.uint8)
         self.native.pack_codes(weight.contiguous().data_ptr(), n, k, codes.data_ptr())
         made.codes = self._keep(codes)
-        made.scale = self._keep(step.tensors["scale"].float().expand(n))
 
     def _numbers(self, weight: Tensor) -> int:
         n, k = weight.shape
@@ -207,6 +222,14 @@ class _Engine:
     def _keep(self, tensor: Tensor) -> int:
         self.kept.append(tensor.contiguous())
         return self.kept[-1].data_ptr()
+
+
+def _parts(value: Tensor) -> Tensor:
+    """Where the engine finds a value: itself, or where a sparse matrix has its three parts."""
+    if value.layout == torch.strided:
+        return value
+    parts = value.crow_indices(), value.col_indices(), value.values()
+    return torch.tensor([part.data_ptr() for part in parts])
 
 
 def _handed(stages: Sequence[Stage], place: int, segment: Segment) -> View | None:

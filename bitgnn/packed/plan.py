@@ -17,7 +17,7 @@ from bitgnn.packed.program import Edges, Program, Step, readers
 ACTS = {"relu": 1, "leaky_relu": 2, "elu": 3}
 MOST_TERMS, MOST_STAGES = 2, 8
 LINE = 64
-NUMBERS, INT8, INT16 = 0, 1, 2
+NUMBERS, INT8, INT16, SPARSE = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class View:
 
     Args:
         value (int): The value, in the program.
-        form (int, optional): As numbers, or as integers of 8 or 16 bits.
-            (default: :obj:`NUMBERS`)
+        form (int, optional): As numbers, as integers of 8 or 16 bits, or, of the features alone,
+            as a sparse matrix. (default: :obj:`NUMBERS`)
         quantize (tuple, optional): The bits, range and eps of 8-bit integers.
             (default: :obj:`None`)
         attend (int, optional): The place of the attention step for which it is scored.
@@ -97,16 +97,17 @@ class Segment:
     wanted: list[int]
 
 
-def plan(program: Program, exact: bool = False) -> list[Segment | Call]:
+def plan(program: Program, exact: bool = False, sparse: bool = False) -> list[Segment | Call]:
     r"""Returns what is to be done, in its order.
 
     Args:
         program (Program): The program.
         exact (bool, optional): If set to :obj:`True`, no number is rounded that the trained model
             does not round: sums over edges are in 32 bits. (default: :obj:`False`)
+        sparse (bool, optional): Whether the features are a sparse matrix. (default: :obj:`False`)
     """
-    items = _Stages(program.steps, exact).items()
-    return list(_segments(items, len(program.steps)))
+    items = _Stages(program.steps, exact, sparse).items()
+    return list(_segments(items, len(program.steps), sparse))
 
 
 class _DoesNotFit(Exception):
@@ -116,8 +117,8 @@ class _DoesNotFit(Exception):
 class _Stages:
     """Finds, from the output backwards, the stages that make it."""
 
-    def __init__(self, steps: Sequence[Step], exact: bool) -> None:
-        self.steps, self.exact = steps, exact
+    def __init__(self, steps: Sequence[Step], exact: bool, sparse: bool) -> None:
+        self.steps, self.exact, self.sparse = steps, exact, sparse
         self.readers = readers(steps)
         self.found: list[Stage | Call] = []
         self.made = {0}
@@ -205,10 +206,12 @@ class _Stages:
             and (how is None) == (hold == NUMBERS)
         ):
             return Term(self._gathered(before), before, hold, how, step)
+        form = SPARSE if self.sparse and source == 0 else NUMBERS
         if how is None:
-            return Term(View(read), hold=NUMBERS, weight=step)
-        if len(self.readers[read]) == 1 and source == 0 and hold == INT8:
-            return Term(View(source), hold=INT8, quantize=how, weight=step)
+            return Term(View(read, form), hold=NUMBERS, weight=step)
+        alone = form == SPARSE or len(self.readers[read]) == 1
+        if alone and source == 0 and hold == INT8:
+            return Term(View(source, form), hold=INT8, quantize=how, weight=step)
         return Term(View(source, INT8, how), weight=step)
 
     def _sum_over_edges(self, step: Step) -> Term | None:
@@ -283,7 +286,7 @@ def _lines(size: int) -> int:
     return ceil(size / LINE)
 
 
-def _segments(items: Sequence[Stage | Call], output: int) -> Iterator[Segment | Call]:
+def _segments(items: Sequence[Stage | Call], output: int, sparse: bool) -> Iterator[Segment | Call]:
     runs: list[list[Stage] | Call] = []
     for item in items:
         if isinstance(item, Call):
@@ -298,10 +301,10 @@ def _segments(items: Sequence[Stage | Call], output: int) -> Iterator[Segment | 
         else:
             rest = [[each] if isinstance(each, Call) else each for each in runs[place + 1 :]]
             later = {value for items in rest for item in items for value in item.reads}
-            yield _segment(run, later | {output})
+            yield _segment(run, later | {output}, sparse)
 
 
-def _segment(stages: list[Stage], later: set[int]) -> Segment:
+def _segment(stages: list[Stage], later: set[int], sparse: bool) -> Segment:
     makers = {stage.value: stage for stage in stages}
     given: list[int] = []
     ordered: list[Stage] = []
@@ -311,7 +314,8 @@ def _segment(stages: list[Stage], later: set[int]) -> Segment:
             maker = makers.get(view.value)
             if maker is None and view.value not in given:
                 given.append(view.value)
-            if view in views or (maker is None and view.form == NUMBERS and view.attend is None):
+            given_form = SPARSE if sparse and view.value == 0 else NUMBERS
+            if view in views or (maker is None and view == View(view.value, given_form)):
                 continue
             views.add(view)
             if maker is not None and _has_room(maker, view):
@@ -320,7 +324,8 @@ def _segment(stages: list[Stage], later: set[int]) -> Segment:
                 # A stage of its own for what the maker has no room for, or is a caller's.
                 if maker is not None and View(view.value) not in maker.makes:
                     maker.makes.append(View(view.value))
-                ordered.append(Stage(view.value, [Term(View(view.value))], makes=[view]))
+                form = given_form if maker is None else NUMBERS
+                ordered.append(Stage(view.value, [Term(View(view.value, form))], makes=[view]))
         ordered.append(stage)
     wanted = [stage.value for stage in stages if stage.value in later]
     return Segment(list(_passes(ordered)), given, wanted)

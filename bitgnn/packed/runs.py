@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bitgnn.data import Task
 from bitgnn.packed.model import PackedModel, pack
-from bitgnn.training.inputs import normalize_features
+from bitgnn.training.inputs import SPARSE, normalize_features
 
 # What is told of a run with its model: where it comes from and how good it was. The rest, such as
 # the recipe, would weigh more than a small model.
@@ -43,11 +43,14 @@ def run_of(packed: PackedModel) -> dict[str, Any] | None:
 
 
 def features(packed: PackedModel, t: Task) -> Tensor:
-    r"""Returns the features of a data set as the model was trained on.
+    r"""Returns the features of a data set as the model was trained on, as a sparse matrix where
+    that is faster.
 
     Args:
         packed (PackedModel): The packed model.
         t (Task): The data set.
     """
     run = run_of(packed)
-    return t.data.x if run is None else normalize_features(t.data.x, run["feature_norm"])
+    norm = "none" if run is None else run["feature_norm"]
+    sparse = SPARSE[norm](t.data.x)
+    return normalize_features(t.data.x, norm) if sparse is None else sparse

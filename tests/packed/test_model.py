@@ -236,6 +236,21 @@ def test_features_of_every_type(graph):
     for form in (x.double(), x.half(), x.long(), x.t().contiguous().t(), x.requires_grad_()):
         found = packed(form, edge_index)
         assert torch.equal(found, expected) and not found.requires_grad
-    # Sparse features are torch's to compute, who rounds nothing over edges.
-    exact = packed(x, edge_index, exact=True)
-    torch.testing.assert_close(packed(x.to_sparse_csr(), edge_index), exact)
+
+
+def test_sparse_features(graph):
+    _, edge_index = graph
+    x = torch.rand(edge_index.max() + 1, 12).round()
+    packed = pack(BitGraphSAGE(12, 16, 2, 4))
+    expected = packed(x, edge_index)
+    for sparse in (x.to_sparse_csr(), x.to_sparse_coo(), x.to_sparse_csc()):
+        torch.testing.assert_close(packed(sparse, edge_index), expected)
+    half = (x / 2).to_sparse_coo()
+    indices = half.indices().repeat(1, 2)  # Each number comes in two parts.
+    parts = torch.sparse_coo_tensor(indices, half.values().repeat(2), x.shape)
+    torch.testing.assert_close(packed(parts, edge_index), expected)
+    small = torch.sparse_csr_tensor(
+        x.to_sparse_csr().crow_indices().int(), x.to_sparse_csr().col_indices().int(),
+        x.to_sparse_csr().values().double(), size=x.shape,
+    )  # fmt: skip
+    torch.testing.assert_close(packed(small, edge_index), expected)

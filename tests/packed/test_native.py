@@ -107,6 +107,33 @@ def test_hubs_and_nodes_without_edges():
             assert_close(*both(build(24, 16), x, edges, True), True)
 
 
+def bags(rows, columns, share, seed=0):
+    """Rows most of whose numbers are 0; some rows have nothing else."""
+    generator = torch.Generator().manual_seed(seed)
+    there = torch.rand(rows, columns, generator=generator) < share
+    return torch.where(there, torch.randn(rows, columns, generator=generator), 0.0)
+
+
+@pytest.mark.parametrize("layer", ONE_LAYER)
+@settings(max_examples=10, deadline=None)
+@given(
+    rows=st.sampled_from([0, 1, 33, 70]),
+    columns=st.sampled_from([1, 60, 300, 700]),
+    width=st.integers(1, 150),
+    share=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+    exact=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_sparse_features_are_dense_ones(layer, rows, columns, width, share, exact, seed):
+    torch.manual_seed(seed)
+    program = pack(ONE_LAYER[layer](columns, width).eval()).program
+    x, (_, edge_index) = bags(rows, columns, share, seed), inputs(rows, 1, 300, seed)
+    graph = prepare(edge_index, rows) if program.reads_edges else None
+    found = NativeProgram(program, columns, exact, sparse=True)(x.to_sparse_csr(), graph)
+    expected = NativeProgram(program, columns, exact)(x, graph)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_features_of_any_size(size):
     for name in ("linear", "gcn", "sage"):
@@ -123,7 +150,10 @@ def numbers():
     for exact in (False, True):
         for name in DEEP:
             torch.manual_seed(12)
-            found.append(both(DEEP[name](), *inputs(500, 19, 3000), exact)[0])
+            x, edge_index = inputs(500, 19, 3000)
+            packed = pack(DEEP[name]().eval())
+            found.append(packed(x, edge_index, exact=exact))
+            found.append(packed(x.relu().to_sparse_csr(), edge_index, exact=exact))
     return found
 
 

@@ -7,6 +7,7 @@ from bitgnn.packed.plan import (
     INT16,
     MOST_STAGES,
     NUMBERS,
+    SPARSE,
     Call,
     Segment,
     attention_vectors,
@@ -102,3 +103,18 @@ def test_scores_of_attention():
     expected = h @ attention_vectors(attend, None).t()
     found = x @ attention_vectors(attend, linear).t()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_sparse_features_are_spread_only_for_sums_over_edges():
+    def views(model):
+        (segment,) = plan(trace(model), sparse=True)
+        stages = [stage for stages in segment.passes for stage in stages]
+        assert segment.given == [0]
+        return [(term.view, term.weight) for stage in stages for term in stage.terms]
+
+    for model in (BitMLP([20, 30, 5]), BitGCN(40, 32, 2, 5), BitGAT(400, 32, 2, 5)):
+        first = [weight for view, weight in views(model) if view.value == 0]
+        assert len(first) == 1 and first[0] is not None
+    forms = [(view.form, weight is None) for view, weight in views(BitGraphSAGE(20, 32, 2, 5))[:3]]
+    # Rows for the sum, the sum itself, and the root branch.
+    assert sorted(forms) == [(INT8, False), (SPARSE, False), (SPARSE, True)]
