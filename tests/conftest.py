@@ -82,3 +82,19 @@ def on_processor(tmp_path):
         return torch.load(file)
 
     return call
+
+
+@pytest.fixture
+def speed_row():
+    """What came of a race between a packed model and PyG's."""
+    return {
+        "model": "gcn 3 x 256", "graph": "arxiv", "ours_ms": 88.4,
+        "fastest_path": "CSR, retained", "fastest_ms": 458.0, "vs_fastest": 5.2,
+        "edge_index_ms": 2526.0, "vs_edge_index": 28.6, "fp32_fused_ms": 316.0,
+        "vs_fp32_fused": 2.6, "peak_mib": 92.4, "leanest_peak_mib": 856.0,
+        "edge_index_peak_mib": 5522.0, "prepare_ms": None,
+        "heats": [
+            {"path": "packed", "ms": 88.0, "mib": 92.4, "error": None},
+            {"path": "compiled", "ms": None, "mib": None, "error": "no compiler"},
+        ],
+    }  # fmt: skip

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 import bitgnn
+from bitgnn.cli.bench import bench
 from bitgnn.cli.compare import compare
 from bitgnn.cli.datasets import datasets
 from bitgnn.cli.info import info
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, compare, report, pack, predict, datasets, info):
+for command in (train, compare, report, pack, predict, bench, datasets, info):
     app.command(cls=ManyValues)(command)
 
 

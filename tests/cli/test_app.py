@@ -8,7 +8,7 @@ import bitgnn
 from bitgnn.cli import main
 from bitgnn.cli.app import app
 
-COMMANDS = ("train", "compare", "report", "pack", "predict", "datasets", "info")
+COMMANDS = ("train", "compare", "report", "pack", "predict", "bench", "datasets", "info")
 
 
 def test_help_lists_all_commands(cli):
