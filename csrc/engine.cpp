@@ -14,6 +14,7 @@ namespace bitgnn {
 namespace {
 
 constexpr std::int64_t LINE = 64, PAGE = 1 << 21;
+constexpr std::int64_t BY_CACHES = 8 << 20;  // bytes of an output that goes by the caches
 constexpr std::int64_t SPARE = 64;  // rows that a kernel may read beyond the last one
 
 std::int64_t rounded_up(std::int64_t size, std::int64_t multiple) {
@@ -164,6 +165,9 @@ void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edg
                 stage.count = static_cast<int>(from.terms.size());
                 stage.other = rows_of(from.other, rows);
                 stage.numbers = rows_of(from.numbers, rows);
+                const std::int64_t size = rows * stage.numbers.stride * size_of(NUMBERS);
+                stage.passes_by = from.numbers != NONE && size > BY_CACHES &&
+                                  values_[std::size_t(from.numbers)].place == WANTED;
                 const Rows form = stage.integers;  // of what is handed on
                 stage.integers = from.integers == NONE ? form : rows_of(from.integers, rows);
                 stage.scores = static_cast<float*>(rows_of(from.scores, rows).values);

@@ -115,6 +115,7 @@ struct Stage {
     float slope;  // of LEAKY_RELU, alpha of ELU
 
     Rows numbers, integers;  // without values: not wanted
+    bool passes_by;          // `numbers` are more than caches hold, and nobody reads them here
     bool hands_on;           // to the next stage, in the form of `integers`
     const float* node;       // what each row of `integers` counts for in its `share`, or null
     Quantize quantize;       // for `integers` of INT8

@@ -43,6 +43,7 @@ struct Work {
     float* part;         // (BLOCK, wide): a product of numbers
     std::int32_t *sums, *upper;  // (BLOCK, wide)
     float* row;                  // (BLOCK, deep)
+    float* line;                 // (wide): a row that is being finished
     Held held;
     Rows handed[2];
     Gathering gathering[MOST_STAGES][MOST_TERMS];
@@ -74,6 +75,7 @@ Work lay_out(const Pass& pass, Room& room) {
     work.sums = room.take<std::int32_t>(BLOCK * work.wide);
     work.upper = room.take<std::int32_t>(BLOCK * work.wide);
     work.row = room.take<float>(BLOCK * work.deep);
+    work.line = room.take<float>(work.wide);
     work.held = {room.take<std::int8_t>(BLOCK * work.deep), room.take<std::int8_t>(BLOCK * work.deep),
                  room.take<float>(BLOCK), room.take<std::int32_t>(BLOCK), work.deep};
     for (Rows& rows : work.handed) {
@@ -136,11 +138,17 @@ BITGNN_INLINE void hold(const Term& term, const float* row, int64_t width, int64
     }
 }
 
-// A product of integers that waits to be scaled: by what finishes a stage, or by a term after it.
+// What waits to be added by what finishes a stage, or by a term after it: a product of integers that
+// is not yet scaled, numbers that lie elsewhere, or sums over edges.
 struct Pending {
-    const float *scale, *scales;  // of rows and columns; none waits if there are none
+    const float *scale, *scales;  // of rows and columns; no product waits if there are none
     const std::int32_t* sum;
     bool two, first;  // whether it is in 16 bits, and the first term
+    const float* elsewhere;
+    int64_t stride;  // of those
+    const Term* sums;
+    int64_t from;  // the first row
+    const Gathering* room;
 };
 
 // What a row is: what is there, a product of integers (of 16 bits if TWO), or their sum.
@@ -166,6 +174,11 @@ struct Row {
 template <class Use>
 BITGNN_INLINE auto with_row(const Work& work, const Pending& pending, int64_t r, const Use& use) {
     const float* there = work.result + r * work.wide;
+    if (pending.elsewhere) there = pending.elsewhere + r * pending.stride;
+    if (pending.sums) {
+        gather(*pending.sums, pending.from + r, *pending.room, work.row);
+        there = work.row;
+    }
     if (!pending.scales) return use(Row<true, false, false>{there, {}, {}, {}, {}, {}});
     const std::int32_t *sums = work.sums + r * work.wide, *upper = work.upper + r * work.wide;
     const std::int32_t off = OFFSET ? OFFSET * pending.sum[r] : 0;
@@ -191,7 +204,8 @@ BITGNN_INLINE void by_vectors(int64_t width, const Use& use) {
 
 // Adds what waits to what is there.
 BITGNN_INLINE void settle(const Work& work, Pending& pending, int64_t width, int64_t rows) {
-    for (int64_t r = 0; pending.scales && r < rows; ++r) {
+    if (!pending.scales && !pending.elsewhere && !pending.sums) return;
+    for (int64_t r = 0; r < rows; ++r) {
         float* to = work.result + r * work.wide;
         with_row(work, pending, r, [&](const auto row) __attribute__((always_inline)) {
             by_vectors(width, [&](int64_t k, auto count) __attribute__((always_inline)) {
@@ -199,7 +213,7 @@ BITGNN_INLINE void settle(const Work& work, Pending& pending, int64_t width, int
             });
         });
     }
-    pending.scales = nullptr;
+    pending = {};
 }
 
 BITGNN_INLINE void add_numbers(const Work& work, const float* from, int64_t stride, int64_t width,
@@ -225,7 +239,8 @@ BITGNN_INLINE void add_sparse_product(const Term& term, const Rows& x, int64_t r
         }
     }
     if (w.scale) {
-        pending = {work.held.scale, w.scale, work.held.sum, false, first};
+        pending.scale = work.held.scale, pending.scales = w.scale, pending.sum = work.held.sum;
+        pending.first = first;
     } else {
         add_numbers(work, work.part, work.wide, w.n, rows, first);
     }
@@ -245,6 +260,10 @@ BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpack
     Held held = work.held;
     const float* numbers = work.row;
     int64_t width = own.width, stride = work.deep;
+    if (term.aggregates && first && !w.n) {
+        pending.sums = &term, pending.from = from, pending.room = &room;
+        return;
+    }
     if (term.aggregates) {
         width = gathered_width(term);
         for (int64_t r = 0; r < rows; ++r) {
@@ -267,10 +286,13 @@ BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpack
         if (two) integer_product(held.high, held.stride, rows, w, unpacked, work.upper, work.wide);
         integer_product(two ? held.low : held.high, held.stride, rows, w, unpacked, work.sums,
                         work.wide);
-        pending = {held.scale, w.scale, held.sum, two, first};
+        pending.scale = held.scale, pending.scales = w.scale, pending.sum = held.sum;
+        pending.two = two, pending.first = first;
     } else if (w.n) {
         number_product(numbers, stride, rows, w, work.part, work.wide);
         add_numbers(work, work.part, work.wide, w.n, rows, first);
+    } else if (first) {
+        pending.elsewhere = numbers, pending.stride = stride;
     } else {
         add_numbers(work, numbers, stride, width, rows, first);
     }
@@ -313,6 +335,20 @@ BITGNN_INLINE float finish_row(const Stage& stage, const float* other, const X& 
     return found;
 }
 
+// Writes a row, by the caches or not.
+BITGNN_INLINE void write_row(const float* y, int64_t width, bool passes_by, float* to) {
+#if defined(__AVX2__)
+    constexpr int64_t EACH = 8;
+    if (passes_by && width % EACH == 0 && reinterpret_cast<std::uintptr_t>(to) % 32 == 0) {
+        for (int64_t k = 0; k < width; k += EACH) _mm256_stream_ps(to + k, _mm256_loadu_ps(y + k));
+        return;
+    }
+#else
+    (void)passes_by;
+#endif
+    std::memcpy(to, y, static_cast<std::size_t>(width) * sizeof *y);
+}
+
 // Finishes the rows of a stage and writes them. What it hands on is `handed` afterwards.
 BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& work,
                           const Pending& pending, Rows& handed) {
@@ -326,7 +362,8 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         handed = stage.hands_on ? own : handed;
     }
     for (int64_t r = 0; r < rows; ++r) {
-        float* y = work.result + r * work.wide;
+        // Scores need all rows at once; otherwise one place in the nearest cache is enough.
+        float* y = stage.attends ? work.result + r * work.wide : work.line;
         const float* other = nullptr;
         if (stage.other.values) {
             other = static_cast<const float*>(stage.other.values) + (from + r) * stage.other.stride;
@@ -349,8 +386,7 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
                 quantize_row_16(y, width, static_cast<std::int16_t*>(to.values) + at * to.stride,
                                 to.stride, to.scale + at);
             } else {
-                std::memcpy(static_cast<float*>(to.values) + at * to.stride, y,
-                            static_cast<std::size_t>(width) * sizeof(float));
+                write_row(y, width, stage.passes_by, static_cast<float*>(to.values) + at * to.stride);
             }
             if (stage.rounded) numbers_of(to, at, y);
         };
@@ -410,6 +446,9 @@ void run_pass(const Pass& pass, Scratch scratch, int threads) {
             }
         }
         end_products();
+#if defined(__AVX2__)
+        _mm_sfence();  // What went by the caches is there for all.
+#endif
     }
 }
 
