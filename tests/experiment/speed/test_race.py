@@ -6,6 +6,7 @@ from bitgnn.experiment.speed.case import Case
 from bitgnn.experiment.speed.processes import Failed, Process
 from bitgnn.experiment.speed.race import race
 from bitgnn.experiment.speed.sides import Side
+from bitgnn.kernels import native
 
 races = import_module("bitgnn.experiment.speed.race")
 MS = {"packed": 1.0, "packed 32-bit": 2.0, "packed dense x": 1.5, "CSR": 8.0}
@@ -79,6 +80,16 @@ def test_what_there_is_no_race_without(monkeypatch, form):
     monkeypatch.setattr(races, "Process", Machine(MS, failing=(form,)))
     with pytest.raises(Failed, match=f"gcn 2 x 64 on Cora, {form}: there is no such module"):
         race(Case("gcn", "Cora"), 2)
+
+
+@pytest.mark.skipif(not native.enabled(), reason="There are no native kernels")
+def test_memory_of_a_call():
+    # The output of the model alone: 169,343 rows of 40 numbers.
+    process = Process(Case("mlp", "arxiv", 2, 8), Side("packed"), 1)
+    try:
+        assert 26 <= process.ask("first")["mib"] <= 60
+    finally:
+        process.close()
 
 
 def test_processes():
