@@ -29,9 +29,10 @@ from bitgnn.experiment.speed import setting
 from bitgnn.experiment.speed.graphs import SHAPES, random_graph
 from bitgnn.files import write_whole
 from bitgnn.kernels import native
+from bitgnn.kernels.native import INT8, INT16, LINE, NUMBERS
 from bitgnn.packed.graph import PreparedGraph, prepare
 from bitgnn.packed.native import SIZES, NativeProgram
-from bitgnn.packed.plan import INT8, INT16, LINE, NUMBERS, Segment, Stage, Term
+from bitgnn.packed.plan import Segment, Stage, Term
 from bitgnn.packed.program import Edges, Program, Step
 
 Row = dict[str, Any]

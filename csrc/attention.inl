@@ -14,14 +14,19 @@ constexpr int64_t TARGETS = 16;  // that a thread takes at once
 
 BITGNN_INLINE double exponential(double x) { return std::exp(x); }
 
+BITGNN_INLINE std::int32_t truncated(float x) { return static_cast<std::int32_t>(x); }
+BITGNN_INLINE Ints truncated(Floats x) { return __builtin_convertvector(x, Ints); }
+
 // exp(x) for x <= 0 to 2 units in the last place: 2^n e^r with |r| <= ln(2) / 2, the latter by its
-// Taylor polynomial. In a loop, the compiler makes vectors of it.
-BITGNN_INLINE float exponential(float x) {
+// Taylor polynomial. Of a number, or of each one in a vector; in a loop over numbers, the compiler
+// makes vectors of it.
+template <class T>
+BITGNN_INLINE T exponential(T x) {
     constexpr float lowest = -87.0f, rounding = 0x1.8p23f;
-    const float bounded = x < lowest ? lowest : x;  // NaN stays
-    const float n = (bounded * 1.44269504f + rounding) - rounding;
-    const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
-    float sum = 1.0f / 5040;
+    const T bounded = x < lowest ? T{} + lowest : x;  // NaN stays
+    const T n = (bounded * 1.44269504f + rounding) - rounding;
+    const T r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+    T sum = T{} + 1.0f / 5040;
     sum = sum * r + 1.0f / 720;
     sum = sum * r + 1.0f / 120;
     sum = sum * r + 1.0f / 24;
@@ -29,8 +34,8 @@ BITGNN_INLINE float exponential(float x) {
     sum = sum * r + 0.5f;
     sum = sum * r + 1.0f;
     sum = sum * r + 1.0f;
-    const std::int32_t exponent = (static_cast<std::int32_t>(n) + 127) << 23;
-    float power;
+    const auto exponent = (truncated(n) + 127) << 23;
+    T power;
     std::memcpy(&power, &exponent, sizeof power);
     return sum * power;
 }

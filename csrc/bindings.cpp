@@ -99,5 +99,17 @@ NB_MODULE(_native, m) {
             kernels.pack_numbers(at<const float>(weight), n, k, at<float>(out));
         },
         free);
+    m.def("gradient_room", [&kernels](std::int64_t n, std::int64_t k) {
+        return kernels.gradient_room(n, k);
+    });
+    m.def(
+        "weight_gradient",
+        [&kernels](Address x, Address grad, std::int64_t rows, std::int64_t n, std::int64_t k,
+                   double high, double top, double eps, Address room, Address out, int threads) {
+            kernels.weight_gradient(at<const float>(x), at<const float>(grad), rows, n, k,
+                                    {float(high), float(top), float(eps)}, at<float>(room),
+                                    at<float>(out), threads);
+        },
+        free);
     define_engine(m);
 }

@@ -76,6 +76,29 @@ BITGNN_INLINE Floats load(const float* x, int64_t count) {
 #endif
 }
 
+// 0, 1, 2 and so on.
+BITGNN_INLINE Floats counted() {
+    Floats out;
+    for (int k = 0; k < LANES; ++k) out[k] = static_cast<float>(k);
+    return out;
+}
+
+// In each lane what `join` makes of those that are a multiple of H away from it.
+template <int H, class Join>
+BITGNN_INLINE Floats folded(Floats x, const Join& join) {
+    for (int by = LANES / 2; by >= H; by /= 2) {
+        Floats turned;
+#if defined(__AVX512F__)
+        const Ints from = (__builtin_convertvector(counted(), Ints) + by) & (LANES - 1);
+        turned = (Floats)_mm512_permutexvar_ps((__m512i)from, (__m512)x);
+#else
+        for (int k = 0; k < LANES; ++k) turned[k] = x[(k + by) % LANES];
+#endif
+        x = join(x, turned);
+    }
+    return x;
+}
+
 // Asks memory for `bytes` from an address on.
 BITGNN_INLINE void prefetch(const void* from, int64_t bytes) {
     const char* at = static_cast<const char*>(from);

@@ -158,19 +158,116 @@ BITGNN_INLINE void aggregate_row(const Term& term, int64_t target, float* out) {
     for (int64_t k = 0; k < x.width; ++k) out[k] *= whole;
 }
 
-// What the edges of a target count for, before they are divided by their sum: (edges, heads).
-// Returns the reciprocal of that sum, head by head.
+// What attention reads of the sources of as many edges as there are, at most those of a vector: the
+// scores of their H heads, and for each head the scale of the row.
+template <int H>
+struct Sources {
+    static constexpr int EDGES = LANES / H;
+    const float *of_heads, *of_row;  // (nodes, 2 H) and (nodes), the latter or null
+
+    BITGNN_INLINE void prefetch(std::int32_t source) const {
+        __builtin_prefetch(of_heads + int64_t(source) * 2 * H);
+        if (of_row) __builtin_prefetch(of_row + source);
+    }
+#if defined(__AVX512F__)
+    // What lies in a table of rows of that many bytes, of which each head reads a number of its own
+    // or all the same.
+    template <int BYTES>
+    BITGNN_INLINE static Floats gathered(const float* table, const std::int32_t* col,
+                                         int64_t count) {
+        const auto mask = static_cast<__mmask16>((1u << count) - 1);
+        const __m512i sources = _mm512_maskz_loadu_epi32(mask, col);
+        return (Floats)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, sources, table, BYTES);
+    }
+    BITGNN_INLINE static Floats both(__m256 first, __m256 second) {
+        return (Floats)_mm512_insertf32x8(_mm512_castps256_ps512(first), second, 1);
+    }
+#endif
+
+    BITGNN_INLINE Floats scores(const std::int32_t* col, int64_t count) const {
+#if defined(__AVX512F__)
+        if constexpr (H == 1) return gathered<8>(of_heads, col, count);
+        if constexpr (H == 8) {
+            const std::int32_t other = col[count > 1];
+            return both(_mm256_loadu_ps(of_heads + int64_t(*col) * 2 * H),
+                        _mm256_loadu_ps(of_heads + int64_t(other) * 2 * H));
+        }
+#endif
+        float out[LANES] = {};
+        for (int64_t e = 0; e < count; ++e) {
+            for (int h = 0; h < H; ++h) out[e * H + h] = of_heads[int64_t(col[e]) * 2 * H + h];
+        }
+        return load(out);
+    }
+
+    BITGNN_INLINE Floats scales(const std::int32_t* col, int64_t count) const {
+#if defined(__AVX512F__)
+        if constexpr (H == 1) return gathered<4>(of_row, col, count);
+        if constexpr (H == 8) {
+            return both(_mm256_set1_ps(of_row[*col]), _mm256_set1_ps(of_row[col[count > 1]]));
+        }
+#endif
+        float out[LANES] = {};
+        for (int64_t e = 0; e < count; ++e) {
+            for (int h = 0; h < H; ++h) out[e * H + h] = of_row[col[e]];
+        }
+        return load(out);
+    }
+};
+
+// What the edges of a target count for, before they are divided by their sum: (edges, heads), filled
+// up to a vector. Returns the reciprocal of that sum, head by head. A vector holds all H heads of
+// several edges.
 template <int H>
 __attribute__((noinline)) void attend(const Term& term, int64_t target, float* share,
                                       float* inverse) {
+    constexpr int EDGES = LANES / H;
     const Edges& edges = term.edges;
-    const int64_t heads = H ? H : term.heads.count, begin = edges.crow[target];
+    const int64_t begin = edges.crow[target], count = edges.crow[target + 1] - begin;
+    const int64_t rest = edges.crow[edges.rows] - begin;
+    const std::int32_t* col = edges.col + begin;
+    const Sources<H> sources{term.heads.scores, term.rows.scale};
+    const Floats slope = Floats{} + term.heads.slope, one = Floats{} + 1.0f;
+    const Floats below = Floats{} - INFINITY, lane = counted();
+    float own[LANES];
+    for (int k = 0; k < LANES; ++k) own[k] = term.heads.scores[target * 2 * H + H + k % H];
+    const Floats dst = load(own);
+    Floats top = below;
+    for (int64_t e = 0; e < count; e += EDGES) {
+        for (int64_t k = e + AHEAD; k < smaller(e + AHEAD + EDGES, rest); ++k) {
+            sources.prefetch(col[k]);
+        }
+        const int64_t these = smaller(EDGES, count - e);
+        Floats score = sources.scores(col + e, these) + dst;
+        score *= score > 0 ? one : slope;
+        score = lane < static_cast<float>(these * H) ? score : below;
+        store(score, share + e * H);
+        top = score > top ? score : top;
+    }
+    top = folded<H>(top, [](Floats a, Floats b) { return a > b ? a : b; });
+    Floats sums = Floats{};
+    for (int64_t e = 0; e < count; e += EDGES) {
+        Floats power = exponential(load(share + e * H) - top);
+        sums += power;
+        if (sources.of_row) power *= sources.scales(col + e, smaller(EDGES, count - e));
+        store(power, share + e * H);
+    }
+    const Floats all = one / folded<H>(sums, [](Floats a, Floats b) { return a + b; });
+    std::memcpy(inverse, &all, H * sizeof(float));
+}
+
+// The same for any number of heads, edge by edge.
+template <>
+__attribute__((noinline)) void attend<0>(const Term& term, int64_t target, float* share,
+                                         float* inverse) {
+    const Edges& edges = term.edges;
+    const int64_t heads = term.heads.count, begin = edges.crow[target];
     const int64_t count = edges.crow[target + 1] - begin, last = edges.crow[edges.rows];
     const std::int32_t* col = edges.col + begin;
     const float *scores = term.heads.scores, *scale = term.rows.scale;
     const float* dst = scores + target * 2 * heads + heads;
     const float slope = term.heads.slope;
-    float top[H ? H : MOST_HEADS];
+    float top[MOST_HEADS];
     for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, inverse[h] = 0;
     for (int64_t e = 0; e < count; ++e) {
         if (begin + e + AHEAD < last) {
@@ -277,6 +374,8 @@ BITGNN_INLINE void attention_row(const Term& term, int64_t target, const Gatheri
     float inverse[MOST_HEADS], *share = room.share;
     switch (heads) {
         case 1: attend<1>(term, target, share, inverse); break;
+        case 2: attend<2>(term, target, share, inverse); break;
+        case 4: attend<4>(term, target, share, inverse); break;
         case 8: attend<8>(term, target, share, inverse); break;
         default: attend<0>(term, target, share, inverse);
     }

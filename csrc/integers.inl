@@ -50,9 +50,7 @@ BITGNN_INLINE Floats farther(Floats apart, Floats x) {
 BITGNN_INLINE void quantize_row(const float* x, int64_t width, float most, Quantize q,
                                 std::int8_t* to, int64_t stride, float* scale, std::int32_t* sum) {
     constexpr float rounding = Bits<float>::rounding, middle = 0.49995f;
-    float s = most / q.high;
-    s = s < q.eps ? q.eps : s;  // NaN stays
-    const float inverse = 1 / s, top = q.top;
+    const float s = scale_of(most, q.high, q.eps), inverse = 1 / s, top = q.top;
     const int64_t whole_vectors = width / LANES * LANES;
     Floats apart = Floats{};
     Ints total = Ints{};
@@ -86,15 +84,10 @@ BITGNN_INLINE void quantize_row(const float* x, int64_t width, float most, Quant
 
 constexpr float LEAST = 1e-30f;  // of a scale of 16 bits
 
-BITGNN_INLINE float scale_of(const float* x, int64_t width, float high) {
-    const float s = largest(x, width) / high;
-    return s < LEAST ? LEAST : s;  // NaN stays
-}
-
 BITGNN_INLINE void quantize_row_16(const float* x, int64_t width, std::int16_t* to, int64_t stride,
                                    float* scale) {
     constexpr float rounding = Bits<float>::rounding;
-    const float s = scale_of(x, width, 32767), inverse = 1 / s;
+    const float s = scale_of(largest(x, width), 32767, LEAST), inverse = 1 / s;
 #pragma omp simd
     for (int64_t k = 0; k < width; ++k) {
         const float whole = (x[k] * inverse + rounding) - rounding;
@@ -109,7 +102,7 @@ BITGNN_INLINE void quantize_row_16(const float* x, int64_t width, std::int16_t* 
 BITGNN_INLINE void split_row(const float* x, int64_t width, std::int8_t* high, std::int8_t* low,
                              int64_t stride, float* scale, std::int32_t* sum) {
     constexpr float rounding = Bits<float>::rounding;
-    const float s = scale_of(x, width, 127 * 256 + 127), inverse = 1 / s;
+    const float s = scale_of(largest(x, width), 127 * 256 + 127, LEAST), inverse = 1 / s;
     const int64_t whole_vectors = width / LANES * LANES;
     Ints sums = Ints{};
     for (int64_t k = 0; k < whole_vectors; k += LANES) {

@@ -120,10 +120,11 @@ struct Stage {
     const float* node;       // what each row of `integers` counts for in its `share`, or null
     Quantize quantize;       // for `integers` of INT8
     // Inner products of each row, of what its integers stand for if `rounded`, and vectors
-    // (attends, width): the scores of an attention that follows.
+    // (attends, width): the scores of an attention that follows. `few` vectors lie as they are,
+    // others in the order of pack_numbers.
     const float* vectors;
     std::int64_t attends;
-    bool rounded;
+    bool rounded, few;
     float* scores;
 };
 
@@ -179,6 +180,13 @@ struct Kernels {
 
     // Another one as numbers: 16 for each 16 columns, rounded up, and each value of a row.
     void (*pack_numbers)(const float* weight, std::int64_t n, std::int64_t k, float* out);
+
+    // The gradient (n, k) of a linear layer's weight: grad^T x for grad (rows, n) and what rows x
+    // (rows, k) stand for once they are quantized, or x if q.high is 0. Works in `room`, of as many
+    // numbers as gradient_room says.
+    void (*weight_gradient)(const float* x, const float* grad, std::int64_t rows, std::int64_t n,
+                            std::int64_t k, Quantize q, float* room, float* out, int threads);
+    std::int64_t (*gradient_room)(std::int64_t n, std::int64_t k);
 
     // Runs a pass, and says how many bytes of scratch a thread needs for it.
     void (*run_pass)(const Pass& pass, Scratch scratch, int threads);

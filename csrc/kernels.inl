@@ -8,6 +8,7 @@
 #include "common.inl"
 
 #include "attention.inl"
+#include "gradient.inl"
 #include "pass.inl"
 #include "random.inl"
 #include "rows.inl"
@@ -24,7 +25,8 @@ constexpr Typed<T> typed() {
 
 const Kernels& table() {
     static const Kernels found{BITGNN_TEXT(BITGNN_ISA), typed<float>(), typed<double>(), uniform,
-                               pack_codes, pack_numbers, run_pass, room};
+                               pack_codes, pack_numbers, weight_gradient, gradient_room, run_pass,
+                               room};
     return found;
 }
 

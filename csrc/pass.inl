@@ -165,7 +165,7 @@ struct Row {
         if constexpr (!PRODUCT) return load(there + k, count);
         Ints sum = load(sums + k);
         if constexpr (TWO) sum += 256 * load(upper + k);
-        const Floats out = converted(sum - off) * (scale * load(scales + k, count));
+        const Floats out = (converted(sum - off) * scale) * load(scales + k, count);
         return THERE ? load(there + k, count) + out : out;
     }
 };
@@ -349,6 +349,18 @@ BITGNN_INLINE void write_row(const float* y, int64_t width, bool passes_by, floa
     std::memcpy(to, y, static_cast<std::size_t>(width) * sizeof *y);
 }
 
+// The inner products of a row and vectors that are not packed, since they are few.
+BITGNN_INLINE void score_row(const Stage& stage, const float* y, float* scores) {
+    const float* vector = stage.vectors;
+    for (int64_t n = 0; n < stage.attends; ++n, vector += stage.width) {
+        Floats sums = Floats{};
+        by_vectors(stage.width, [&](int64_t k, auto count) __attribute__((always_inline)) {
+            sums += load(y + k, count) * load(vector + k, count);
+        });
+        scores[n] = folded<1>(sums, [](Floats a, Floats b) { return a + b; })[0];
+    }
+}
+
 // Finishes the rows of a stage and writes them. What it hands on is `handed` afterwards.
 BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& work,
                           const Pending& pending, Rows& handed) {
@@ -361,9 +373,10 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         const Rows own = rows_from(stage.integers, from);
         handed = stage.hands_on ? own : handed;
     }
+    const bool packed = stage.attends && !stage.few;
     for (int64_t r = 0; r < rows; ++r) {
-        // Scores need all rows at once; otherwise one place in the nearest cache is enough.
-        float* y = stage.attends ? work.result + r * work.wide : work.line;
+        // Packed vectors need all rows at once; otherwise one place in the nearest cache is enough.
+        float* y = packed ? work.result + r * work.wide : work.line;
         const float* other = nullptr;
         if (stage.other.values) {
             other = static_cast<const float*>(stage.other.values) + (from + r) * stage.other.stride;
@@ -398,8 +411,9 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         } else if (stage.hands_on) {
             write(handed, r);
         }
+        if (stage.few) score_row(stage, y, stage.scores + (from + r) * stage.attends);
     }
-    if (stage.attends) {
+    if (packed) {
         Weight vectors{};
         vectors.numbers = stage.vectors, vectors.n = stage.attends, vectors.k = width;
         number_product(work.result, work.wide, rows, vectors, work.part, work.wide);

@@ -146,7 +146,7 @@ BITGNN_INLINE void number_product(const float* x, int64_t stride, int64_t rows, 
 
 // Codes are taken as they are: they are one too large, and the sum of a row is taken off later.
 constexpr std::int32_t OFFSET = 1;
-constexpr int64_t BLOCK = 48;  // rows that a thread works on at once
+constexpr int64_t BLOCK = 24;  // rows that a thread works on at once
 
 BITGNN_INLINE int64_t unpacked_bytes(const Weight&) { return 0; }
 BITGNN_INLINE void unpack(const Weight&, std::int8_t*) {}

@@ -1,6 +1,8 @@
 // The quantization of rows.
 #pragma once
 
+#include <cmath>
+
 #include "kernels.h"
 #include "common.inl"
 
@@ -36,6 +38,13 @@ BITGNN_INLINE T largest(const T* x, int64_t count) {
     T out;
     std::memcpy(&out, &most, sizeof out);
     return out;
+}
+
+// The scale of a row: at least eps, and NaN if a number of the row is not finite, so that nothing
+// of the row is.
+BITGNN_INLINE float scale_of(float most, float high, float eps) {
+    const float s = most / high;
+    return s < eps ? eps : s < INFINITY ? s : NAN;
 }
 
 template <class T>

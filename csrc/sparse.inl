@@ -25,8 +25,7 @@ BITGNN_INLINE void sparse_product(const Rows& x, int64_t r, const Weight& w, Qua
     const int64_t begin = x.crow[r], count = x.crow[r + 1] - begin;
     const int64_t stride = rounded_up(w.n, LINE);
     const float* values = static_cast<const float*>(x.values) + begin;
-    float s = largest(values, count) / q.high;
-    s = s < q.eps ? q.eps : s;  // NaN stays
+    const float s = scale_of(largest(values, count), q.high, q.eps);
     *scale = s;
     std::memset(out, 0, static_cast<std::size_t>(stride) * sizeof *out);
     std::int16_t integers[TOGETHER];

@@ -3,7 +3,7 @@
 from bitgnn.kernels.attention import graph_attention, with_self_loops
 from bitgnn.kernels.blockwise import blockwise_linear, pays_blockwise
 from bitgnn.kernels.dropout import Dropout, dropout
-from bitgnn.kernels.linear import quantized_linear
+from bitgnn.kernels.linear import dense_linear, quantized_linear
 from bitgnn.kernels.memo import Fingerprint, Memo
 from bitgnn.kernels.rows import quantize_rows
 from bitgnn.kernels.sparse import is_fast, sparse_product, with_values
@@ -15,6 +15,7 @@ __all__ = [
     "Fingerprint",
     "Memo",
     "blockwise_linear",
+    "dense_linear",
     "dropout",
     "graph_attention",
     "is_fast",

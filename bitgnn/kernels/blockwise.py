@@ -4,7 +4,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitgnn.kernels.linear import bias_grad, flat, rescale_
+from bitgnn.kernels import native
+from bitgnn.kernels.linear import bias_grad, flat, product, rescale_
 from bitgnn.kernels.rows import quantize_rows, round_rows
 from bitgnn.quant import QuantConfig
 
@@ -31,7 +32,7 @@ def blockwise_linear(
     held as a whole.
 
     The backward pass rounds the rows once more, which in the cache costs less
-    than memory does.
+    than memory does. Native kernels multiply the integers as such.
 
     Args:
         x (torch.Tensor): The rows.
@@ -63,22 +64,31 @@ class _BlockwiseLinear(torch.autograd.Function):
         config: QuantConfig,
     ) -> Tensor:
         rows = flat(x)
+        ctx.native = _is_native(rows, weight_q, config)
+        ctx.config = config
+        if ctx.native:
+            bounds = *config.activation_range, config.eps
+            out = native.ternary_product(rows, weight_q, weight_scale, *bounds)
+            ctx.save_for_backward(x, weight_q, weight_scale)
+            out = out if bias is None else out.add_(bias)
+            return out.view(*x.shape[:-1], out.size(-1))
         out = rows.new_empty(rows.size(0), weight_q.size(0))
         x_scale = rows.new_empty(rows.size(0), 1)
         for block in _blocks(rows):
             x_q, x_scale[block] = quantize_rows(rows[block], config)
             torch.mm(x_q, weight_q.t(), out=out[block])
-        ctx.save_for_backward(x, x_scale, weight_q, weight_scale)
-        ctx.config = config
+        ctx.save_for_backward(x, weight_q, weight_scale, x_scale)
         out = rescale_(out, x_scale, weight_scale, bias, config.rescale_bias)
         return out.view(*x.shape[:-1], out.size(-1))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, x_scale, weight_q, weight_scale = ctx.saved_tensors
+        if ctx.native:
+            return _native_gradients(ctx, grad)
+        x, weight_q, weight_scale, x_scale = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ (weight_q * weight_scale)
+            grad_x = product(grad, (weight_q * weight_scale).t())
         grad, rows = flat(grad), flat(x)
         if ctx.needs_input_grad[1]:
             scaled = grad * x_scale
@@ -89,6 +99,30 @@ class _BlockwiseLinear(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_bias = bias_grad(grad, x_scale, weight_scale, ctx.config.rescale_bias)
         return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def _is_native(rows: Tensor, weight_q: Tensor, config: QuantConfig) -> bool:
+    """Whether native kernels multiply: rows of 32 bits, ternary weights, no bias to rescale."""
+    return (
+        rows.dtype == torch.float32
+        and config.weight_bits == 1.58
+        and not config.rescale_bias
+        and native.applies(rows, weight_q)
+    )
+
+
+def _native_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight_q, weight_scale = ctx.saved_tensors
+    grad_x = grad_weight = grad_bias = None
+    rows = flat(grad)
+    if ctx.needs_input_grad[0]:
+        grad_x = native.product(rows, (weight_q * weight_scale).t()).view(x.shape)
+    if ctx.needs_input_grad[1]:
+        bounds = *ctx.config.activation_range, ctx.config.eps
+        grad_weight = native.weight_gradient(flat(x), rows, bounds)
+    if ctx.needs_input_grad[2]:
+        grad_bias = rows.sum(dim=0)
+    return grad_x, grad_weight, grad_bias, None, None, None
 
 
 def _blocks(rows: Tensor) -> Iterator[slice]:

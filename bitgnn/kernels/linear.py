@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bitgnn.kernels import native
 from bitgnn.kernels.sparse import sparse_product
 
 
@@ -65,7 +66,7 @@ class _QuantizedLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x_q, x_scale, weight_q, weight_scale)
         ctx.sparse, ctx.rescale_bias = x_q.layout != torch.strided, rescale_bias
-        out = sparse_product(x_q, weight_q.t()) if ctx.sparse else F.linear(x_q, weight_q)
+        out = sparse_product(x_q, weight_q.t()) if ctx.sparse else _integers(x_q, weight_q)
         return rescale_(out, x_scale, weight_scale, bias, rescale_bias)
 
     @staticmethod
@@ -73,16 +74,67 @@ class _QuantizedLinear(torch.autograd.Function):
         x_q, x_scale, weight_q, weight_scale = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ (weight_q * weight_scale)
+            grad_x = product(grad, (weight_q * weight_scale).t())
         if ctx.needs_input_grad[1]:
             scaled = flat(grad * x_scale)
             if ctx.sparse:
                 grad_weight = sparse_product(x_q, scaled, transpose=True).t()
+            elif native.multiplies(x_q, scaled):
+                grad_weight = native.weight_gradient(flat(x_q), scaled)
             else:
                 grad_weight = scaled.t() @ flat(x_q)
         if ctx.needs_input_grad[2]:
             grad_bias = bias_grad(grad, x_scale, weight_scale, ctx.rescale_bias)
         return grad_x, grad_weight, grad_bias, None, None, None, None, None
+
+
+def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    r"""The :func:`torch.nn.functional.linear` that multiplies by native kernels, forward and
+    backward, if these are faster.
+
+    Args:
+        x (torch.Tensor): The rows.
+        weight (torch.Tensor): The weight.
+        bias (torch.Tensor, optional): The bias. (default: :obj:`None`)
+
+    Shapes:
+        - **x:** :math:`(*, F_{in})`
+        - **weight:** :math:`(F_{out}, F_{in})`
+        - **output:** :math:`(*, F_{out})`
+    """
+    if not native.multiplies(x, weight):
+        return F.linear(x, weight, bias)
+    out = _DenseLinear.apply(x, weight)
+    return out if bias is None else out + bias
+
+
+class _DenseLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad_x = product(grad, weight.t()) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return grad_x, None
+        return grad_x, native.weight_gradient(flat(x), flat(grad))
+
+
+def _integers(x_q: Tensor, weight_q: Tensor) -> Tensor:
+    """The product of integers; of ternary weights, native kernels take them as such."""
+    if not native.multiplies(x_q, weight_q) or weight_q.abs().amax() > 1:
+        return F.linear(x_q, weight_q)
+    return native.integer_product(flat(x_q), weight_q).view(*x_q.shape[:-1], -1)
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """:func:`torch.nn.functional.linear`, by native kernels if these are faster."""
+    if not native.multiplies(x, weight):
+        return F.linear(x, weight)
+    return native.product(flat(x), weight).view(*x.shape[:-1], weight.size(0))
 
 
 def rescale_(

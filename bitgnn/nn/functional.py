@@ -2,7 +2,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import blockwise_linear, quantize_weight, quantized_linear, sparse_product
+from bitgnn.kernels import (
+    blockwise_linear,
+    dense_linear,
+    quantize_weight,
+    quantized_linear,
+    sparse_product,
+)
 from bitgnn.nn.rows import Deferred, RowQuantizer
 from bitgnn.quant import QuantConfig, straight_through
 
@@ -62,6 +68,8 @@ def bit_linear(
     if bias is not None and config.rescale_bias:
         out = linear_product(operand, weight_operand, None)
         return out + (bias * x_scale * weight_scale.view(-1)).to(out.dtype)
+    if operand.layout == torch.strided and not _autocasts(operand):
+        return dense_linear(operand, weight_operand, bias)
     return linear_product(operand, weight_operand, bias)
 
 

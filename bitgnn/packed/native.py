@@ -9,15 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitgnn.kernels import native as kernels
+from bitgnn.kernels.native import GIVEN, INT8, INT16, LINE, NUMBERS, OWN, SPARSE, WANTED
 from bitgnn.packed import reference
 from bitgnn.packed.graph import PreparedGraph
+from bitgnn.packed.outputs import Outputs
 from bitgnn.packed.plan import (
     ACTS,
-    INT8,
-    INT16,
-    LINE,
-    NUMBERS,
-    SPARSE,
     Call,
     Segment,
     Stage,
@@ -29,8 +26,7 @@ from bitgnn.packed.plan import (
 from bitgnn.packed.program import Edges, Program, Step
 
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2}
-OWN, GIVEN, WANTED = 0, 1, 2
-GROUP, LANES = 16, 16
+FEW = 2  # vectors of scores: packed, they would fill one of 16 lanes
 SIZES = {NUMBERS: 4, INT8: 1, INT16: 2}
 
 
@@ -94,6 +90,7 @@ class _Engine:
         self.program, self.segment = program, segment
         self.widths = widths
         self.edges: list[Edges] = []
+        self.outputs = Outputs()
         self.kept: list[Tensor] = []  # what the engine has addresses of
         self.views: dict[View, int] = {}
         self.scores: dict[int, int] = {}
@@ -108,7 +105,9 @@ class _Engine:
 
     def run(self, values: dict[int, Tensor], graph: PreparedGraph | None, rows: int) -> None:
         """Computes what the segment wants, of what it is given."""
-        outputs = {value: torch.empty(rows, self.widths[value]) for value in self.segment.wanted}
+        outputs = {
+            value: self.outputs.empty(rows, self.widths[value]) for value in self.segment.wanted
+        }
         parts = [_parts(values[value]) for value in self.segment.given]
         given = [part.data_ptr() for part in parts]
         edges = [] if graph is None else [graph.native(each) for each in self.edges]
@@ -167,7 +166,8 @@ class _Engine:
         if step.inputs[0] != view.value:  # The linear layer comes after the sum.
             before = self.program.steps[step.inputs[0] - 1]
         vectors = attention_vectors(step, before)
-        made.vectors, made.attends = self._numbers(vectors), len(vectors)
+        made.attends, made.few = len(vectors), len(vectors) <= FEW
+        made.vectors = self._keep(vectors if made.few else kernels.pack_numbers(vectors))
         made.rounded = before is not None
         self.scores[view.attend] = self.engine.add_value(NUMBERS, len(vectors), OWN)
         made.scores = self.scores[view.attend]
@@ -198,7 +198,8 @@ class _Engine:
 
     def _weight(self, made: Any, step: Step, sparse: bool) -> None:
         weight = step.tensors["weight"]
-        made.n, made.k = n, k = weight.shape
+        n = weight.size(0)
+        made.n, made.k = weight.shape
         ternary = step.attrs["bits"] is not None
         if ternary:
             made.scale = self._keep(step.tensors["scale"].float().expand(n))
@@ -207,17 +208,9 @@ class _Engine:
             made.by_row = self._keep(F.pad(by_row, (0, -n % LINE)))
             return
         if not ternary:
-            made.numbers = self._numbers(weight)
+            made.numbers = self._keep(kernels.pack_numbers(weight))
             return
-        codes = torch.empty(-(-n // LANES) * -(-k // GROUP) * LINE, dtype=torch.uint8)
-        self.native.pack_codes(weight.contiguous().data_ptr(), n, k, codes.data_ptr())
-        made.codes = self._keep(codes)
-
-    def _numbers(self, weight: Tensor) -> int:
-        n, k = weight.shape
-        packed = torch.empty(-(-n // LANES) * LANES * k)
-        self.native.pack_numbers(weight.float().contiguous().data_ptr(), n, k, packed.data_ptr())
-        return self._keep(packed)
+        made.codes = self._keep(kernels.pack_codes(weight))
 
     def _keep(self, tensor: Tensor) -> int:
         self.kept.append(tensor.contiguous())

@@ -12,12 +12,11 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from bitgnn.kernels.native import INT8, INT16, LINE, NUMBERS, SPARSE
 from bitgnn.packed.program import Edges, Program, Step, readers
 
 ACTS = {"relu": 1, "leaky_relu": 2, "elu": 3}
 MOST_TERMS, MOST_STAGES = 2, 8
-LINE = 64
-NUMBERS, INT8, INT16, SPARSE = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)

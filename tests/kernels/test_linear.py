@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitgnn.kernels import quantized_linear, reference
+from bitgnn.kernels import dense_linear, native, quantized_linear, reference
 
 layouts = pytest.mark.parametrize(
     "layout", [torch.strided, torch.sparse_coo, torch.sparse_csr], ids=["dense", "coo", "csr"]
@@ -158,3 +158,67 @@ def test_gradient_can_be_differentiated():
     x = operands.x_q * operands.x_scale
     expected = weight.sum(dim=1).view(1, -1) + x.sum(dim=1).view(-1, 1) + 1.0
     assert torch.allclose(second, expected)
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Has small rows, too, multiplied by native kernels."""
+    monkeypatch.setattr(native, "MANY", 0)
+
+
+def assert_about(actual, expected):
+    for a, b in zip(actual, expected, strict=True):
+        assert a.shape == b.shape
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-3 * b.detach().abs().max().item())
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("rescale_bias", [False, True], ids=["after", "before"])
+@pytest.mark.parametrize("channel", [False, True], ids=["tensor", "channel"])
+@pytest.mark.parametrize("shape", [(40, 24), (3, 7, 33)])
+def test_quantized_linear_of_many_rows(shape, channel, rescale_bias):
+    torch.manual_seed(12345)
+    operands = Operands(shape, 21, channel=channel, dtype=torch.float32)
+    out = operands.kernel(rescale_bias)
+    assert torch.equal(out, operands.reference(rescale_bias))  # Integers: nothing is rounded.
+    grad = torch.randn_like(out)
+    expected = operands.expected_gradients(grad, rescale_bias)
+    assert_about(operands.gradients(out, grad), expected)
+
+
+@pytest.mark.usefixtures("many")
+def test_quantized_linear_of_many_rows_with_more_bits():
+    torch.manual_seed(12345)
+    operands = Operands((40, 24), 21, dtype=torch.float32)
+    operands.weight_q = torch.randint(-7, 8, (21, 24)).float()
+    assert torch.equal(operands.kernel(), operands.reference())
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize("shape", [(40, 24), (3, 7, 33), (5,)])
+def test_dense_linear(shape, bias):
+    torch.manual_seed(12345)
+    x, weight = torch.randn(shape, requires_grad=True), torch.randn(21, shape[-1])
+    leaves = [x, weight.requires_grad_()]
+    leaves += [torch.randn(21, requires_grad=True)] * bias
+    out, expected = dense_linear(*leaves), F.linear(*leaves)
+    assert_about([out], [expected])
+    grad = torch.randn_like(out)
+    found = torch.autograd.grad(out, leaves, grad)
+    assert_about(found, torch.autograd.grad(expected, leaves, grad))
+    # Each gradient by itself.
+    for k, leaf in enumerate(leaves):
+        (alone,) = torch.autograd.grad(dense_linear(*leaves), leaf, grad)
+        assert torch.equal(alone, found[k])
+
+
+@pytest.mark.filterwarnings("ignore:.*double precision")
+@pytest.mark.usefixtures("many")
+def test_dense_linear_passes_gradcheck():
+    torch.manual_seed(0)
+    x, weight = torch.randn(9, 6, requires_grad=True), torch.randn(4, 6, requires_grad=True)
+    # Linear in each: differences are exact but for the rounding of 32 bits.
+    assert torch.autograd.gradcheck(
+        dense_linear, (x, weight), eps=0.5, atol=1e-4, rtol=1e-4, check_undefined_grad=False
+    )

@@ -73,7 +73,8 @@ def test_sage_conv_quantizes_a_batch_like_the_graph():
     x = torch.randn(4, 8)
     conv = BitSAGEConv((8, 8), 32)
     out = conv((x, x[:2]), EDGE_INDEX)
-    assert torch.equal(out, conv((x, x), EDGE_INDEX)[:2])
+    # Equal but for the order of sums in 32 bits: a library multiplies two rows otherwise than four.
+    assert torch.allclose(out, conv((x, x), EDGE_INDEX)[:2], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation_bits", [None, 4, 8])
