@@ -29,10 +29,11 @@ def races(monkeypatch, speed_row):
 
 def test_all_of_the_table(races, tmp_path, capsys):
     speed.speed(threads=2, results=tmp_path, json_file=tmp_path / "rows.json")
-    assert races == speed.CASES and len(races) == 15
-    assert {(case.model, case.graph) for case in races} == set(speed.BARS)
+    assert races == speed.CASES and len(races) == 17
+    found = {(case.model, "training step" if case.train else case.graph) for case in races}
+    assert found == set(speed.BARS)
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert len(rows) == 15 and rows[0].keys() >= FIELDS
+    assert len(rows) == 17 and rows[0].keys() >= FIELDS
     stored = json.loads((tmp_path / "speed.json").read_text())
     assert stored["rows"] == rows and stored["setting"]["threads"] == 2
     text = (tmp_path / "speed.md").read_text()
@@ -47,7 +48,9 @@ def test_bars(speed_row):
         "5.2 of 8: **missed**", "28.6 of 50: **missed**", "9.3 of 3: met", "59.8 of 20: met",
     ]  # fmt: skip
     (cells,) = speed.verdicts([{**speed_row, "model": "mlp 3 x 256", "vs_fastest": 5.0}])
-    assert cells[2:4] == ["5.0 of 5: met", "-"]
+    assert cells[2:] == ["5.0 of 5: met", "-", "9.3 of 3: met", "-"]
+    (cells,) = speed.verdicts([{**speed_row, "model": "gcn 3 x 256, training step"}])
+    assert cells[2:] == ["5.2 of 2: met", "28.6 of 12: met", "-", "-"]
 
 
 def test_a_part_of_the_table(races, tmp_path):

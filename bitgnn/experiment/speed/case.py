@@ -28,6 +28,8 @@ class Case:
         layers (int, optional): The number of layers; of SGC, the hops. (default: :obj:`2`)
         hidden (int, optional): The hidden width. (default: :obj:`64`)
         heads (int, optional): The heads of GAT. (default: :obj:`1`)
+        train (bool, optional): Whether a call is a training step on all nodes, instead of
+            inference. (default: :obj:`False`)
 
     Raises:
         ValueError: If there is no such model.
@@ -38,6 +40,7 @@ class Case:
     layers: int = 2
     hidden: int = 64
     heads: int = 1
+    train: bool = False
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -52,11 +55,12 @@ class Case:
     def name(self) -> str:
         """How a table calls the model."""
         heads = f", {self.heads} head{'s' * (self.heads > 1)}" if self.model == "gat" else ""
-        return f"{self.model} {self.layers} x {self.hidden}{heads}"
+        train = ", training step" if self.train else ""
+        return f"{self.model} {self.layers} x {self.hidden}{heads}{train}"
 
     def build(self, ins: int, outs: int, quant: QuantConfig | None, twin: bool) -> nn.Module:
-        r"""Returns the model in evaluation mode, with random weights. Both sides cache what PyG can
-        cache, unless each call gets another graph.
+        r"""Returns the model, ready for what is timed, with random weights. Both sides cache what
+        PyG can cache, unless each call gets another graph.
 
         Args:
             ins (int): The width of the features.
@@ -69,10 +73,10 @@ class Case:
         if self.model in ("gcn", "sgc"):
             more["cached"] = not self.fresh
         if self.model == "sgc":
-            return make(ins, outs, K=self.layers, **more).eval()
+            return make(ins, outs, K=self.layers, **more).train(self.train)
         if self.model == "mlp":
             channels = [ins, *[self.hidden] * (self.layers - 1), outs]
-            return make(channels, norm=None, dropout=0.0, **more).eval()
+            return make(channels, norm=None, dropout=0.0, **more).train(self.train)
         if self.model == "gat":
             more["heads"] = self.heads
-        return make(ins, self.hidden, self.layers, outs, **more).eval()
+        return make(ins, self.hidden, self.layers, outs, **more).train(self.train)

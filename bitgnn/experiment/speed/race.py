@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bitgnn.experiment.speed.case import Case
-from bitgnn.experiment.speed.graphs import SHAPES
 from bitgnn.experiment.speed.processes import TURN, Failed, Process
-from bitgnn.experiment.speed.sides import PACKED, Side, sides_of
+from bitgnn.experiment.speed.sides import Side, ours, sides_of
 
-OURS, FULL, DENSE = Side("packed"), Side("packed 32-bit"), Side("packed dense x")
 EDGE_INDEX = Side("edge_index")
 
 
@@ -49,25 +47,26 @@ class Result:
     def row(self) -> dict[str, Any]:
         """The result as a row for JSON."""
         edge, fast = EDGE_INDEX.name, self.fastest.name
+        mine, full = (side.name for side in ours(self.case)[:2])
         peaks = {heat.side.name: heat.mib for heat in self.heats}
         lean = min(
             heat.mib
             for heat in self.heats
-            if heat.mib is not None and heat.side.form not in ("compiled", *PACKED)
+            if heat.mib is not None and heat.side.is_pygs and heat.side.form != "compiled"
         )
         return {
             "model": self.case.name,
             "graph": self.case.graph,
-            "ours_ms": self.ms[OURS.name],
+            "ours_ms": self.ms[mine],
             "fastest_path": fast,
             "fastest_ms": self.ms[fast],
             "edge_index_ms": self.ms[edge],
             "vs_fastest": self.ratio[fast],
             "vs_edge_index": self.ratio[edge],
-            "fp32_fused_ms": self.ms[FULL.name],
-            "vs_fp32_fused": self.ratio[FULL.name],
+            "fp32_fused_ms": self.ms[full],
+            "vs_fp32_fused": self.ratio[full],
             "prepare_ms": self.heats[0].prepare_ms,
-            "peak_mib": peaks[OURS.name],
+            "peak_mib": peaks[mine],
             "fastest_peak_mib": peaks[fast],
             "leanest_peak_mib": lean,
             "edge_index_peak_mib": peaks[edge],
@@ -105,16 +104,16 @@ def race(
     """
     where = None if root is None else str(root)
     heats = []
-    packed = [OURS, FULL] if case.graph in SHAPES else [OURS, FULL, DENSE]
-    for side in (*packed, *sides_of(case, compiled)):
+    mine, full, *others = ours(case)
+    for side in (mine, full, *others, *sides_of(case, compiled)):
         tell(f"{case.name} on {case.graph}: {side.name}")
         heats.append(_heat(case, side, threads, where))
-        if heats[-1].error is not None and side in (OURS, FULL, EDGE_INDEX):
+        if heats[-1].error is not None and side in (mine, full, EDGE_INDEX):
             raise Failed(f"{case.name} on {case.graph}, {side.name}: {heats[-1].error}")
     alone = {heat.side: heat.ms for heat in heats if heat.ms is not None}
-    pyg = [side for side in alone if side not in packed]
+    pyg = [side for side in alone if side.is_pygs]
     result = Result(case, heats, min(pyg, key=lambda side: alone[side]))
-    _rounds(result, [OURS, FULL, EDGE_INDEX, result.fastest], alone, threads, where, seconds, tell)
+    _rounds(result, [mine, full, EDGE_INDEX, result.fastest], alone, threads, where, seconds, tell)
     return result
 
 
@@ -163,5 +162,5 @@ def _rounds(
     for side in sides:
         result.ms[side.name] = 1e3 * statistics.median(times[side])
         result.ratio[side.name] = statistics.median(
-            time / ours for time, ours in zip(times[side], times[OURS], strict=True)
+            time / ours for time, ours in zip(times[side], times[sides[0]], strict=True)
         )

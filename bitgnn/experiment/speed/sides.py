@@ -1,5 +1,5 @@
 r"""The ways to run a model: PyG's in 32 bits, with the memory allocator as it comes and tuned, and
-packed models, ternary and in 32 bits."""
+bitgnn's, ternary and in 32 bits: packed models, or layers that are trained."""
 
 import warnings
 from collections.abc import Callable
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.typing import Adj
 
@@ -24,6 +26,7 @@ ALLOCATORS: dict[str, dict[str, str]] = {
 }
 FORMS = ("edge_index", "CSR", "SparseTensor", "sparse x", "compiled")
 PACKED = ("packed", "packed 32-bit", "packed dense x", "packed exact")
+TRAINED = ("ternary", "bitgnn 32-bit")
 
 Run = Callable[[], Any]
 
@@ -33,7 +36,8 @@ class Side:
     r"""A way to run a model, in a process of its own.
 
     Args:
-        form (str): One of :obj:`FORMS`, which are PyG's, or :obj:`PACKED`.
+        form (str): One of :obj:`FORMS`, which are PyG's, of :obj:`PACKED`, or, for training, of
+            :obj:`TRAINED`.
         allocator (str, optional): One of :obj:`ALLOCATORS`. (default: :obj:`"default"`)
         scatter (bool, optional): Whether PyG may use torch-scatter, if it is installed.
             (default: :obj:`True`)
@@ -42,6 +46,11 @@ class Side:
     form: str
     allocator: str = "default"
     scatter: bool = True
+
+    @property
+    def is_pygs(self) -> bool:
+        """Whether it is a way of PyG."""
+        return self.form in FORMS
 
     @property
     def name(self) -> str:
@@ -54,18 +63,31 @@ class Side:
         return ", ".join(parts)
 
 
+def ours(case: Case) -> list[Side]:
+    r"""Returns bitgnn's ways: the one that is compared, the same kernels with numbers of 32 bits,
+    and others.
+
+    Args:
+        case (Case): The model.
+    """
+    if case.train:  # What a step allocates is the user's to keep, on all sides.
+        return [Side(form, allocator) for allocator in ("retained", "default") for form in TRAINED]
+    sides = [Side("packed"), Side("packed 32-bit")]
+    return sides if case.graph in SHAPES else [*sides, Side("packed dense x")]
+
+
 def sides_of(case: Case, compiled: bool = True) -> list[Side]:
     r"""Returns PyG's ways to run a model.
 
     Args:
         case (Case): The model.
-        compiled (bool, optional): Whether :func:`torch.compile` is among them.
-            (default: :obj:`True`)
+        compiled (bool, optional): Whether :func:`torch.compile` is among them; of training steps it
+            is not. (default: :obj:`True`)
     """
     forms = ["edge_index"] if case.model == "mlp" else ["edge_index", "CSR", "SparseTensor"]
     if case.graph not in SHAPES:
         forms.append("sparse x")
-    forms += ["compiled"] * compiled
+    forms += ["compiled"] * (compiled and not case.train)
     sides = [Side(form, allocator) for form in forms for allocator in ALLOCATORS]
     if case.model == "gat":  # In inference PyG calls torch-scatter for its softmax only.
         sides += [Side("CSR", allocator, scatter=False) for allocator in ALLOCATORS]
@@ -94,6 +116,11 @@ def build(side: Side, case: Case, data: Data, num_classes: int) -> Built:
     torch.manual_seed(0)
     if side.form in PACKED:
         return _packed(side, case, data, num_classes)
+    if side.form in TRAINED:
+        quant = QuantConfig() if side.form == "ternary" else None
+        twin = case.build(data.num_features, num_classes, quant, twin=True)
+        inputs = [data.x] if case.model == "mlp" else [data.x, _adjacency("CSR", data)]
+        return Built(_step(twin, inputs, num_classes))
     import torch_geometric.typing
 
     torch_geometric.typing.WITH_TORCH_SCATTER &= side.scatter
@@ -102,11 +129,28 @@ def build(side: Side, case: Case, data: Data, num_classes: int) -> Built:
         model = torch.compile(model)  # type: ignore[assignment]
     x = data.x.to_sparse_csr() if side.form == "sparse x" else data.x
     if case.model == "mlp":
-        return Built(lambda: model(x))
+        return Built(_step(model, [x], num_classes) if case.train else lambda: model(x))
     if case.fresh:
         return Built(lambda: model(x, _adjacency(side.form, data)))
     adjacency = _adjacency(side.form, data)
+    if case.train:
+        return Built(_step(model, [x, adjacency], num_classes))
     return Built(lambda: model(x, adjacency))
+
+
+def _step(model: nn.Module, inputs: list[Any], num_classes: int) -> Run:
+    """A training step on all nodes, which returns the loss."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    y = torch.randint(num_classes, (inputs[0].size(0),))
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(*inputs), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
 
 
 def _adjacency(form: str, data: Data) -> Adj:

@@ -26,8 +26,8 @@ class Worker:
         torch.set_num_threads(threads)
         data, num_classes = graph_of(case.graph, root)
         self.call, self.prepare = build(side, case, data, num_classes)
+        self.infers = not case.train
 
-    @torch.inference_mode()
     def first(self) -> dict[str, Any]:
         """The first call: how much memory it takes beyond what was there before. And how long a
         graph takes to prepare."""
@@ -35,7 +35,8 @@ class Worker:
         before = _resident("VmRSS")
         _forget_peak()
         start = time.perf_counter()
-        out = self.call()
+        with torch.inference_mode(self.infers):
+            out = self.call()
         seconds = time.perf_counter() - start
         mib = (_resident("VmHWM") - before) / 1024
         if not bool(torch.isfinite(out).all()):
@@ -48,17 +49,17 @@ class Worker:
             prepare = 1e3 * (time.perf_counter() - start)
         return {"seconds": seconds, "mib": mib, "prepare_ms": prepare}
 
-    @torch.inference_mode()
     def run(self, count: int, warm: bool) -> dict[str, Any]:
         """Some calls; the first of them goes untimed if it is to warm up."""
-        if warm:
-            self.call()
         seconds = []
-        for _ in range(count):
-            start = time.perf_counter()
-            out = self.call()
-            seconds.append(time.perf_counter() - start)
-            del out
+        with torch.inference_mode(self.infers):
+            if warm:
+                self.call()
+            for _ in range(count):
+                start = time.perf_counter()
+                out = self.call()
+                seconds.append(time.perf_counter() - start)
+                del out
         return {"seconds": seconds}
 
 

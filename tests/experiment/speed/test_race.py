@@ -75,6 +75,18 @@ def test_sides_take_turns(monkeypatch):
     assert len({rounds[4 * k] for k in range(4)}) == 4
 
 
+def test_a_race_of_training_steps(monkeypatch):
+    machine = Machine({"ternary": 2.0, "bitgnn 32-bit": 4.0, "CSR": 6.0, "edge_index": 30.0})
+    monkeypatch.setattr(races, "Process", machine)
+    result = race(Case("gcn", "arxiv", train=True), 2, seconds=1.0)
+    names = {"ternary, retained", "bitgnn 32-bit, retained", "edge_index", "CSR, huge pages"}
+    assert set(result.ms) == names
+    row = result.row()
+    assert row["model"] == "gcn 2 x 64, training step" and row["prepare_ms"] is None
+    assert row["vs_fastest"] == pytest.approx(2.0) and row["vs_edge_index"] == pytest.approx(20.0)
+    assert row["vs_fp32_fused"] == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("form", ["packed", "edge_index"])
 def test_what_there_is_no_race_without(monkeypatch, form):
     monkeypatch.setattr(races, "Process", Machine(MS, failing=(form,)))

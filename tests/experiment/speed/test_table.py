@@ -19,7 +19,7 @@ def test_a_line_a_race(speed_row):
 
 def test_small_times_keep_digits(speed_row):
     row = {**speed_row, "ours_ms": 0.1234, "fastest_ms": 3.456}
-    assert COLUMNS["packed, ms"](row) == "0.123" and COLUMNS["ms"](row) == "3.46"
+    assert COLUMNS["bitgnn, ms"](row) == "0.123" and COLUMNS["ms"](row) == "3.46"
 
 
 def test_setting():
