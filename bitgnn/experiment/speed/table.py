@@ -42,10 +42,10 @@ FOOTNOTE = (
     "Medians of rounds in which all sides take turns, each in a process of its own; ratios are "
     "medians of ratios of the same round. 'bitgnn' is the packed model, and 'bitgnn 32-bit' the "
     "same kernels with numbers of 32 bits: the ratio to it is what quantization brings, the rest "
-    "is what the kernels bring. Peak memory is above that of model and inputs. To prepare a graph is "
-    "not part of a call, but where each call gets a new one (request). A training step (forward, "
-    "backward, Adam; all nodes) is that of bitgnn's layers on a sparse matrix, with freed memory "
-    "retained; 32 bits are its layers with quant=None."
+    "is what the kernels bring. Peak memory is above that of model and inputs. To prepare a graph"
+    " is not part of a call, but where each call gets a new one (request). A training step "
+    "(forward, backward, Adam; all nodes) is that of bitgnn's layers on a sparse matrix, with "
+    "freed memory retained; 32 bits are its layers with quant=None."
 )
 
 
