@@ -126,30 +126,25 @@ double integers(int threads) {
         }
     });
     return each * double(ROUNDS / 16) * threads / seconds;
-#elif defined(__AVX512VNNI__)
-    const double seconds = least([&] {
-#pragma omp parallel num_threads(threads)
-        {
-            __m512i sums[SUMS] = {}, x = _mm512_set1_epi32(3);
-            for (std::int64_t k = 0; k < ROUNDS; ++k) {
-#pragma GCC unroll 12
-                for (int s = 0; s < SUMS; ++s) asm volatile("vpdpbusd %1, %1, %0" : "+v"(sums[s]) : "v"(x));
-            }
-        }
-    });
-    return 64.0 * SUMS * double(ROUNDS) * threads / seconds;
 #else
+#if defined(__AVX512VNNI__)
+    typedef __m512i Vector;
+#define MULTIPLY_ADD "vpdpbusd %1, %1, %0"
+#else
+    typedef __m256i Vector;
+#define MULTIPLY_ADD "vpmaddubsw %1, %1, %0"
+#endif
     const double seconds = least([&] {
 #pragma omp parallel num_threads(threads)
         {
-            __m256i sums[SUMS] = {}, x = _mm256_set1_epi32(3);
+            Vector sums[SUMS] = {}, x = {};
             for (std::int64_t k = 0; k < ROUNDS; ++k) {
 #pragma GCC unroll 12
-                for (int s = 0; s < SUMS; ++s) asm volatile("vpmaddubsw %1, %1, %0" : "=x"(sums[s]) : "x"(x));
+                for (int s = 0; s < SUMS; ++s) asm volatile(MULTIPLY_ADD : "+v"(sums[s]) : "v"(x));
             }
         }
     });
-    return 32.0 * SUMS * double(ROUNDS) * threads / seconds;
+    return double(sizeof(Vector)) * SUMS * double(ROUNDS) * threads / seconds;
 #endif
 }
 

@@ -6,7 +6,8 @@ Compiles `limits.cpp` for the processor at hand, which measures how fast memory 
 as rows in the order of a graph's sources, and how many multiply-adds there are a second. Then runs
 kernels by themselves on an arxiv-shaped graph (rows of 256), each as a program of a few steps, and
 says of each pass how long it takes beside the time that memory and arithmetic would need at their
-limits; the longest of these is the limit of the pass. Writes `results/roofline.json` and
+limits; the longest of these is the limit of the pass. A thread does one after the other for a block
+of rows, so that their sum is there, too. Writes `results/roofline.json` and
 `results/roofline.md`.
 """
 
@@ -145,9 +146,10 @@ def passes_of(
     for place, (which, seconds) in enumerate(zip(stages, zip(*times, strict=True), strict=True)):
         parts = _parts(segments[0], which, x.size(0), graph, limits)
         ms, limit = 1e3 * statistics.median(seconds), max(parts.values())
+        in_turn = sum(parts.values())
         kinds = ", ".join(_what(stage) for stage in which)
         yield {"kernel": name, "pass": place + 1, "does": kinds, "ms": ms, **parts} | {
-            "limit_ms": limit, "share": limit / ms
+            "limit_ms": limit, "share": limit / ms, "share_in_turn": in_turn / ms
         }  # fmt: skip
 
 
@@ -233,10 +235,14 @@ def to_markdown(rows: Sequence[Row], limits: Limits, about: dict[str, Any]) -> s
     cells = [
         [row["kernel"], str(row["pass"]), row["does"]]
         + [f"{row[name]:.1f}" for name in names]
-        + [f"{100 * row['share']:.0f} %"]
+        + [f"{100 * row[share]:.0f} %" for share in ("share", "share_in_turn")]
         for row in rows
     ]
-    table = markdown_table(["kernel", "pass", "does", *names.values(), "of the limit"], cells, 3)
+    table = markdown_table(
+        ["kernel", "pass", "does", *names.values(), "of the limit", "of all three in turn"],
+        cells,
+        names=3,
+    )
     gather = ", ".join(f"{lines}: {rate / 1e9:.0f}" for lines, rate in limits.gather.items())
     return "\n".join(
         [
@@ -245,7 +251,8 @@ def to_markdown(rows: Sequence[Row], limits: Limits, about: dict[str, Any]) -> s
             f"read in the order of sources, GB/s by cache lines a row, {gather}; "
             f"{limits.int8 / 1e12:.2f} tera multiply-adds a second of 8-bit integers, "
             f"{limits.fp32 / 1e12:.2f} of 32-bit numbers. Columns gather, product and stream are "
-            "milliseconds at these limits, and the longest of them is the limit of the pass.", "",
+            "milliseconds at these limits, and the longest of them is the limit of the pass; a "
+            "thread does one after the other.", "",
             table, "",
             f"{about['threads']} threads, {about['machine']}, kernels {about['kernels']}, medians "
             f"of {REPEATS}.", "",

@@ -116,7 +116,7 @@ def verdicts(rows: Sequence[Row]) -> list[list[str]]:
         edge = bar.edge_index
         cells.append("-" if edge is None else _verdict(row["vs_edge_index"], edge))
         for name, least in MEMORY.items():
-            if trains or (name == "edge_index" and edge is None):
+            if trains or row["peak_mib"] is None or (name == "edge_index" and edge is None):
                 cells.append("-")
                 continue
             cells.append(_verdict(row[f"{name}_peak_mib"] / max(row["peak_mib"], 0.1), least))

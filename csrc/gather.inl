@@ -221,7 +221,7 @@ struct Sources {
 template <int H>
 __attribute__((noinline)) void attend(const Term& term, int64_t target, float* share,
                                       float* inverse) {
-    constexpr int EDGES = LANES / H;
+    constexpr int EDGES = Sources<H>::EDGES;
     const Edges& edges = term.edges;
     const int64_t begin = edges.crow[target], count = edges.crow[target + 1] - begin;
     const int64_t rest = edges.crow[edges.rows] - begin;

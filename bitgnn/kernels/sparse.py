@@ -19,6 +19,16 @@ BLOCK_VALUES = 16  # A block pays if its columns have so many values.
 PAYS = 0.4  # The share of entries other than zero below which a CSR matrix is the faster form.
 
 
+def is_sparse(x: Tensor) -> bool:
+    """Whether so few entries of a dense matrix differ from zero that a CSR matrix is the faster
+    form.
+
+    Args:
+        x (torch.Tensor): The matrix.
+    """
+    return bool(torch.count_nonzero(x) <= PAYS * x.numel())
+
+
 def csr_matrix(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     r"""Returns a matrix of its parts, which it shares and which are not checked.
 

@@ -12,7 +12,7 @@ from torch_geometric.utils import coalesce, remove_self_loops
 
 from bitgnn.data import Task
 from bitgnn.kernels import Memo, dropout, with_values
-from bitgnn.kernels.sparse import PAYS, csr_matrix
+from bitgnn.kernels.sparse import csr_matrix, is_sparse
 from bitgnn.nn import BitGATConv, BitGCNConv, BitLinear, BitSGConv
 from bitgnn.nn.sparse_linear import SparseLinear
 from bitgnn.training.latent import quantized_layers
@@ -134,7 +134,7 @@ def normalize_features(x: Tensor, norm: str) -> Tensor:
 
 def _sparse_features(norm: str, x: Tensor) -> Tensor | None:
     x = normalize_features(x, norm)
-    return x.to_sparse_csr() if torch.count_nonzero(x) <= PAYS * x.numel() else None
+    return x.to_sparse_csr() if is_sparse(x) else None
 
 
 # A process trains many models on a data set: its features are converted once.

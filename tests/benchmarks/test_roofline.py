@@ -39,6 +39,8 @@ def test_what_a_pass_needs_at_the_limits():
     assert summed["product_ms"] == 0.0
     assert summed["limit_ms"] == max(summed["gather_ms"], summed["stream_ms"])
     assert summed["share"] == pytest.approx(summed["limit_ms"] / summed["ms"])
+    both = summed["gather_ms"] + summed["stream_ms"]
+    assert summed["share_in_turn"] == pytest.approx(both / summed["ms"])
     assert rows["sum over edges", 1]["stream_ms"] == pytest.approx(1e3 * 200 * 256 * 5 / 1e9)
     assert rows["product", 1]["product_ms"] == pytest.approx(1e3 * 200 * 256 * 256 / 1e12)
     assert rows["product, 32-bit", 1]["product_ms"] == pytest.approx(1e3 * 200 * 256 * 256 / 1e10)

@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import to_torch_csr_tensor
 
 from bitgnn.data import task
-from bitgnn.kernels.sparse import PAYS
+from bitgnn.kernels.sparse import is_sparse
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def sparse_features(x: Tensor) -> Tensor:
     Args:
         x (torch.Tensor): The features.
     """
-    return x.to_sparse_csr() if torch.count_nonzero(x) <= PAYS * x.numel() else x
+    return x.to_sparse_csr() if is_sparse(x) else x
 
 
 def csr(edge_index: Tensor, num_nodes: int) -> Tensor:

@@ -60,7 +60,7 @@ class _Origin:
             raise Failed(f"no process starts for this comparison (status {status})") from None
 
 
-# A setting that is kept away from the process that asks is kept away from its copies.
+# One for each setting of the allocator: what it has imported serves all sides with that setting.
 _origin = cache(_Origin)
 
 

@@ -50,9 +50,12 @@ class Result:
         mine, full = (side.name for side in ours(self.case)[:2])
         peaks = {heat.side.name: heat.mib for heat in self.heats}
         lean = min(
-            heat.mib
-            for heat in self.heats
-            if heat.mib is not None and heat.side.is_pygs and heat.side.form != "compiled"
+            (
+                heat.mib
+                for heat in self.heats
+                if heat.mib is not None and heat.side.is_pygs and heat.side.form != "compiled"
+            ),
+            default=None,
         )
         return {
             "model": self.case.name,

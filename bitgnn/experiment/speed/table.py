@@ -17,6 +17,10 @@ def _ms(value: float | None) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
+def _mib(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
 def _times(value: float) -> str:
     return f"{value:.1f}x"
 
@@ -33,8 +37,8 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "bitgnn 32-bit, ms": lambda row: _ms(row["fp32_fused_ms"]),
     "by quantization": lambda row: _times(row["vs_fp32_fused"]),
     "by kernels": lambda row: _times(row["vs_fastest"] / row["vs_fp32_fused"]),
-    "peak, MiB": lambda row: f"{row['peak_mib']:.0f}",
-    "PyG's leanest": lambda row: f"{row['leanest_peak_mib']:.0f}",
+    "peak, MiB": lambda row: _mib(row["peak_mib"]),
+    "PyG's leanest": lambda row: _mib(row["leanest_peak_mib"]),
     "prepare, ms": lambda row: _ms(row["prepare_ms"]),
 }
 LEFT = ("model", "graph", "PyG's fastest")

@@ -38,7 +38,8 @@ class Worker:
         with torch.inference_mode(self.infers):
             out = self.call()
         seconds = time.perf_counter() - start
-        mib = (_resident("VmHWM") - before) / 1024
+        peak = _resident("VmHWM")
+        mib = None if before is None or peak is None else peak - before
         if not bool(torch.isfinite(out).all()):
             raise ValueError("the output is not finite")
         prepare = None
@@ -63,12 +64,16 @@ class Worker:
         return {"seconds": seconds}
 
 
-def _resident(what: str) -> int:
-    """A number of kibibytes that Linux knows of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(what):
-            return int(line.split()[1])
-    raise ValueError(f"/proc/self/status has no {what}")
+STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux has them.
+
+
+def _resident(what: str) -> float | None:
+    """A number of mebibytes that Linux knows of this process; other systems do not say."""
+    if STATUS.exists():
+        for line in STATUS.read_text().splitlines():
+            if line.startswith(what):
+                return int(line.split()[1]) / 1024
+    return None
 
 
 def _give_back() -> None:
@@ -80,7 +85,8 @@ def _give_back() -> None:
 
 
 def _forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
+    if FORGET.exists():
+        FORGET.write_text("5")
 
 
 def serve(line: IO[str]) -> None:
