@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitgnn.kernels import native
+from bitgnn.kernels import native, ops
 from bitgnn.kernels.linear import bias_grad, flat, product, rescale_
 from bitgnn.kernels.rows import quantize_rows, round_rows
 from bitgnn.quant import QuantConfig
@@ -13,10 +13,23 @@ BLOCK = 2**18  # Elements of a block of rows: 1 MiB, which a core's caches hold.
 PAYS = 2**20  # Below, the rows as a whole are in the cache.
 
 
-def pays_blockwise(x: Tensor) -> bool:
-    """Whether :func:`blockwise_linear` is the faster form for these rows."""
+def pays_blockwise(x: Tensor, config: QuantConfig) -> bool:
+    """Whether :func:`blockwise_linear` is the faster form for these rows.
+
+    Args:
+        x (torch.Tensor): The rows.
+        config (QuantConfig): How rows and weights are quantized.
+    """
     dense = x.layout == torch.strided and x.device.type == "cpu"
-    return dense and x.numel() > PAYS and not torch.compiler.is_compiling()
+    if not dense or x.numel() <= PAYS:
+        return False
+    return not torch.compiler.is_compiling() or _is_native(x, config)
+
+
+def _is_native(x: Tensor, config: QuantConfig) -> bool:
+    """Whether native kernels multiply: rows of 32 bits, ternary weights, no bias to rescale."""
+    ternary = config.weight_bits == 1.58 and not config.rescale_bias
+    return ternary and native.takes(x)
 
 
 def blockwise_linear(
@@ -49,7 +62,14 @@ def blockwise_linear(
         - **bias:** :math:`(F_{out})`
         - **output:** :math:`(*, F_{out})`
     """
-    return _BlockwiseLinear.apply(x, weight, bias, weight_q, weight_scale, config)
+    if not _is_native(x, config):
+        return _BlockwiseLinear.apply(x, weight, bias, weight_q, weight_scale, config)
+    bits = config.activation_bits
+    assert bits is not None
+    how = bits, config.full_range, config.eps
+    out = ops.ternary_product(flat(x), weight, weight_q, weight_scale, *how)
+    out = out if bias is None else out + bias
+    return out.view(*x.shape[:-1], out.size(-1))
 
 
 class _BlockwiseLinear(torch.autograd.Function):
@@ -64,28 +84,19 @@ class _BlockwiseLinear(torch.autograd.Function):
         config: QuantConfig,
     ) -> Tensor:
         rows = flat(x)
-        ctx.native = _is_native(rows, weight_q, config)
-        ctx.config = config
-        if ctx.native:
-            bounds = *config.activation_range, config.eps
-            out = native.ternary_product(rows, weight_q, weight_scale, *bounds)
-            ctx.save_for_backward(x, weight_q, weight_scale)
-            out = out if bias is None else out.add_(bias)
-            return out.view(*x.shape[:-1], out.size(-1))
         out = rows.new_empty(rows.size(0), weight_q.size(0))
         x_scale = rows.new_empty(rows.size(0), 1)
         for block in _blocks(rows):
             x_q, x_scale[block] = quantize_rows(rows[block], config)
             torch.mm(x_q, weight_q.t(), out=out[block])
-        ctx.save_for_backward(x, weight_q, weight_scale, x_scale)
+        ctx.save_for_backward(x, x_scale, weight_q, weight_scale)
+        ctx.config = config
         out = rescale_(out, x_scale, weight_scale, bias, config.rescale_bias)
         return out.view(*x.shape[:-1], out.size(-1))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.native:
-            return _native_gradients(ctx, grad)
-        x, weight_q, weight_scale, x_scale = ctx.saved_tensors
+        x, x_scale, weight_q, weight_scale = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = product(grad, (weight_q * weight_scale).t())
@@ -99,30 +110,6 @@ class _BlockwiseLinear(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_bias = bias_grad(grad, x_scale, weight_scale, ctx.config.rescale_bias)
         return grad_x, grad_weight, grad_bias, None, None, None
-
-
-def _is_native(rows: Tensor, weight_q: Tensor, config: QuantConfig) -> bool:
-    """Whether native kernels multiply: rows of 32 bits, ternary weights, no bias to rescale."""
-    return (
-        rows.dtype == torch.float32
-        and config.weight_bits == 1.58
-        and not config.rescale_bias
-        and native.applies(rows, weight_q)
-    )
-
-
-def _native_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight_q, weight_scale = ctx.saved_tensors
-    grad_x = grad_weight = grad_bias = None
-    rows = flat(grad)
-    if ctx.needs_input_grad[0]:
-        grad_x = native.product(rows, (weight_q * weight_scale).t()).view(x.shape)
-    if ctx.needs_input_grad[1]:
-        bounds = *ctx.config.activation_range, ctx.config.eps
-        grad_weight = native.weight_gradient(flat(x), rows, bounds)
-    if ctx.needs_input_grad[2]:
-        grad_bias = rows.sum(dim=0)
-    return grad_x, grad_weight, grad_bias, None, None, None
 
 
 def _blocks(rows: Tensor) -> Iterator[slice]:

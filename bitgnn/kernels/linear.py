@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import native
+from bitgnn.kernels import native, ops
 from bitgnn.kernels.sparse import sparse_product
 
 
@@ -102,25 +102,10 @@ def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         - **weight:** :math:`(F_{out}, F_{in})`
         - **output:** :math:`(*, F_{out})`
     """
-    if not native.multiplies(x, weight):
+    if x.numel() <= native.MANY or not native.takes(x):
         return F.linear(x, weight, bias)
-    out = _DenseLinear.apply(x, weight)
+    out = ops.product(flat(x), weight).view(*x.shape[:-1], weight.size(0))
     return out if bias is None else out + bias
-
-
-class _DenseLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return product(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        grad_x = product(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            return grad_x, None
-        return grad_x, native.weight_gradient(flat(x), flat(grad))
 
 
 def _integers(x_q: Tensor, weight_q: Tensor) -> Tensor:

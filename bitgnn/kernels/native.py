@@ -67,6 +67,24 @@ def multiplies(x: Tensor, weight: Tensor) -> bool:
     return x.dtype == torch.float32 and x.numel() > MANY and applies(x, weight)
 
 
+def takes(x: Tensor) -> bool:
+    """Whether the operators of :mod:`bitgnn.kernels.ops` run natively on rows: those of 32 bits on
+    a CPU, on which no transformation of torch looks but :func:`torch.compile`.
+
+    Args:
+        x (torch.Tensor): The rows.
+    """
+    return (
+        enabled()
+        and type(x) in PLAIN
+        and x.layout == torch.strided
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 def is_plain(*tensors: Tensor) -> bool:
     """Whether tensors are nothing but numbers in memory, dense and of one type of 32 or 64 bits on
     a CPU, that no transformation of torch looks on.

@@ -73,9 +73,10 @@ def test_rows_that_change_before_the_backward_pass_are_noticed():
 
 def test_pays_blockwise(monkeypatch):
     monkeypatch.setattr(blockwise, "PAYS", 100)
-    assert not pays_blockwise(torch.randn(10, 10))
-    assert pays_blockwise(torch.randn(11, 10))
-    assert not pays_blockwise(torch.randn(11, 10).to_sparse())
+    config = QuantConfig()
+    assert not pays_blockwise(torch.randn(10, 10), config)
+    assert pays_blockwise(torch.randn(11, 10), config)
+    assert not pays_blockwise(torch.randn(11, 10).to_sparse(), config)
 
 
 def test_large_rows_go_block_by_block(monkeypatch):
