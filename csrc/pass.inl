@@ -112,10 +112,12 @@ BITGNN_INLINE Rows rows_from(Rows rows, int64_t first) {
 
 // The numbers that a row stands for.
 BITGNN_INLINE void numbers_of(const Rows& rows, int64_t r, float* out) {
+    // In vectors as large as they were written in: what was written just now is then at hand.
     const auto scaled = [&](const auto* from) __attribute__((always_inline)) {
-        const float scale = rows.scale[r];
-#pragma omp simd
-        for (int64_t k = 0; k < rows.width; ++k) out[k] = scale * static_cast<float>(from[k]);
+        const Floats scale = Floats{} + rows.scale[r];
+        int64_t k = 0;
+        for (; k + LANES <= rows.width; k += LANES) store(scale * floats(from + k), out + k);
+        for (; k < rows.width; ++k) out[k] = rows.scale[r] * static_cast<float>(from[k]);
     };
     const int64_t at = r * rows.stride;
     switch (rows.form) {
