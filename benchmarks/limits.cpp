@@ -107,6 +107,22 @@ alignas(64) extern const Tiles TILES;
 const Tiles TILES;
 #endif
 
+// Multiply-adds a second, of which add(sum, x) makes `each`.
+template <class Vector, class Add>
+double multiply_adds(int threads, double each, const Add& add) {
+    const double seconds = least([&] {
+#pragma omp parallel num_threads(threads)
+        {
+            Vector sums[SUMS] = {}, x = {};
+            for (std::int64_t k = 0; k < ROUNDS; ++k) {
+#pragma GCC unroll 12
+                for (int s = 0; s < SUMS; ++s) add(sums[s], x);
+            }
+        }
+    });
+    return each * SUMS * double(ROUNDS) * threads / seconds;
+}
+
 // Multiply-adds a second of 8-bit integers, with the widest instruction that there is.
 double integers(int threads) {
 #if defined(__AMX_INT8__)
@@ -126,25 +142,14 @@ double integers(int threads) {
         }
     });
     return each * double(ROUNDS / 16) * threads / seconds;
-#else
-#if defined(__AVX512VNNI__)
-    typedef __m512i Vector;
-#define MULTIPLY_ADD "vpdpbusd %1, %1, %0"
-#else
-    typedef __m256i Vector;
-#define MULTIPLY_ADD "vpmaddubsw %1, %1, %0"
-#endif
-    const double seconds = least([&] {
-#pragma omp parallel num_threads(threads)
-        {
-            Vector sums[SUMS] = {}, x = {};
-            for (std::int64_t k = 0; k < ROUNDS; ++k) {
-#pragma GCC unroll 12
-                for (int s = 0; s < SUMS; ++s) asm volatile(MULTIPLY_ADD : "+v"(sums[s]) : "v"(x));
-            }
-        }
+#elif defined(__AVX512VNNI__)
+    return multiply_adds<__m512i>(threads, 64, [](__m512i& sum, __m512i x) {
+        asm volatile("vpdpbusd %1, %1, %0" : "+v"(sum) : "v"(x));
     });
-    return double(sizeof(Vector)) * SUMS * double(ROUNDS) * threads / seconds;
+#else
+    return multiply_adds<__m256i>(threads, 32, [](__m256i& sum, __m256i x) {
+        asm volatile("vpmaddubsw %1, %1, %0" : "+v"(sum) : "v"(x));
+    });
 #endif
 }
 
@@ -155,19 +160,9 @@ double numbers(int threads) {
 #else
     typedef __m256 Vector;
 #endif
-    const double seconds = least([&] {
-#pragma omp parallel num_threads(threads)
-        {
-            Vector sums[SUMS] = {}, x = {};
-            for (std::int64_t k = 0; k < ROUNDS; ++k) {
-#pragma GCC unroll 12
-                for (int s = 0; s < SUMS; ++s) {
-                    asm volatile("vfmadd231ps %1, %1, %0" : "+v"(sums[s]) : "v"(x));
-                }
-            }
-        }
+    return multiply_adds<Vector>(threads, sizeof(Vector) / 4.0, [](Vector& sum, Vector x) {
+        asm volatile("vfmadd231ps %1, %1, %0" : "+v"(sum) : "v"(x));
     });
-    return sizeof(Vector) / 4.0 * SUMS * double(ROUNDS) * threads / seconds;
 }
 
 }  // namespace

@@ -1,13 +1,14 @@
 """How fast packed models are beside PyG's 32-bit ones, run in every way PyG has.
 
-    python -m benchmarks.speed                       # all of the table: half an hour, 12 GiB
+    python -m benchmarks.speed                       # all of the table: an hour, 12 GiB
     python -m benchmarks.speed --graph Cora PubMed   # a part of it
     python -m benchmarks.speed --json rows.json      # the rows alone
 
 PyG's ways are edge_index, the sparse matrix (CSR), torch-sparse's SparseTensor (with torch-scatter,
 and without it where PyG would call it), sparse features and torch.compile, each with the memory
 allocator as it comes and tuned in two ways. Each runs by itself, in a process of its own; then the
-fastest of them, edge_index as it comes, and packed models take turns. Writes `results/speed.json`
+fastest of them, edge_index as it comes, and packed models take turns; of training steps, bitgnn's
+layers, which are no packed models yet. Writes `results/speed.json`
 and `results/speed.md`, after each model. Random graphs have the shape of real ones and random
 weights: nothing is said of accuracy.
 """

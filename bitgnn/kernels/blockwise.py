@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bitgnn.kernels import native, ops
-from bitgnn.kernels.linear import bias_grad, flat, product, rescale_
+from bitgnn.kernels.linear import bias_grad, dense_linear, flat, rescale_
 from bitgnn.kernels.rows import quantize_rows, round_rows
 from bitgnn.quant import QuantConfig
 
@@ -99,7 +99,7 @@ class _BlockwiseLinear(torch.autograd.Function):
         x, x_scale, weight_q, weight_scale = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = product(grad, (weight_q * weight_scale).t())
+            grad_x = dense_linear(grad, (weight_q * weight_scale).t())
         grad, rows = flat(grad), flat(x)
         if ctx.needs_input_grad[1]:
             scaled = grad * x_scale

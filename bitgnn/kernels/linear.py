@@ -74,7 +74,7 @@ class _QuantizedLinear(torch.autograd.Function):
         x_q, x_scale, weight_q, weight_scale = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = product(grad, (weight_q * weight_scale).t())
+            grad_x = dense_linear(grad, (weight_q * weight_scale).t())
         if ctx.needs_input_grad[1]:
             scaled = flat(grad * x_scale)
             if ctx.sparse:
@@ -113,13 +113,6 @@ def _integers(x_q: Tensor, weight_q: Tensor) -> Tensor:
     if not native.multiplies(x_q, weight_q) or weight_q.abs().amax() > 1:
         return F.linear(x_q, weight_q)
     return native.integer_product(flat(x_q), weight_q).view(*x_q.shape[:-1], -1)
-
-
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """:func:`torch.nn.functional.linear`, by native kernels if these are faster."""
-    if not native.multiplies(x, weight):
-        return F.linear(x, weight)
-    return native.product(flat(x), weight).view(*x.shape[:-1], weight.size(0))
 
 
 def rescale_(

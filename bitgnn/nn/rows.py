@@ -55,11 +55,9 @@ class RowQuantizer:
         if kept is not None:
             return Rows(x, *kept)
         x = self.normalize(x)
-        return (
-            Deferred(x)
-            if pays_blockwise(x, self.config)
-            else Rows(x, *quantize_rows(x, self.config))
-        )
+        if pays_blockwise(x, self.config):
+            return Deferred(x)
+        return Rows(x, *quantize_rows(x, self.config))
 
     def rescaled(
         self, x: Tensor, strength: float = 1.0, training: bool = False

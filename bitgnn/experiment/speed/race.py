@@ -165,5 +165,5 @@ def _rounds(
     for side in sides:
         result.ms[side.name] = 1e3 * statistics.median(times[side])
         result.ratio[side.name] = statistics.median(
-            time / ours for time, ours in zip(times[side], times[sides[0]], strict=True)
+            theirs / mine for theirs, mine in zip(times[side], times[sides[0]], strict=True)
         )
