@@ -99,8 +99,10 @@ def join(device: str | torch.device = "cpu") -> Iterator[Group]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    rank, size = dist.get_rank(), dist.get_world_size()
+    store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(_attempt(store, rank), store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield Group(rank, size, device)
     except RuntimeError as error:
@@ -108,8 +110,17 @@ def join(device: str | torch.device = "cpu") -> Iterator[Group]:
         if not any(word in str(error) for word in LOST):
             raise
         raise ConnectionError(
-            f"process {rank} of {size} lost the others ({lines[0]}): one of them has ended, see "
+            f"process {rank} of {size} lost the others ({lines[0].split(". ")[0]}): one of them has ended, see "
             f"above; what is in the checkpoint is kept, and --resume goes on from it"
         ) from None
     finally:
         dist.destroy_process_group()
+
+
+def _attempt(store: dist.Store, rank: int) -> str:
+    """A name for this start of the job. After a restart torchrun's store still has what the
+    processes before told each other, and who believes that waits for the dead."""
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    # A machine on which nothing failed does not count the restart.
+    return f"arrival {store.add(f'arrivals of {rank}', 1)}"
