@@ -5,7 +5,7 @@ batch that a node is in.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from torch_geometric.loader import (
 from torch_geometric.nn import MLP
 
 from bitgnn.data import Split, Task
+from bitgnn.nn import BitSGC
 from bitgnn.training.distributed import ALONE, Group
 from bitgnn.training.inputs import edges_for, model_inputs, normalize_features
 from bitgnn.training.order import Order
@@ -155,7 +156,9 @@ class Parts:
         self.model, self.device = model, device
         x = normalize_features(t.data.x, recipe.feature_norm)
         data = Data(x=x, edge_index=t.data.edge_index, n_id=torch.arange(t.num_nodes))
-        self.loader, self.order = LOADERS[str(recipe.batch)](data, recipe, nodes, seed, group)
+        depth = recipe.K if isinstance(model, BitSGC) else recipe.num_layers
+        load = LOADERS[str(recipe.batch)]
+        self.loader, self.order = load(data, recipe, depth, nodes, seed, group)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         if self.order is not None:
@@ -171,32 +174,38 @@ class Parts:
 Loader = tuple[DataLoader, Order | None]
 
 
-def _neighbor(data: Data, recipe: Recipe, nodes: Tensor, seed: int, group: Group) -> Loader:
+def _neighbor(
+    data: Data, recipe: Recipe, depth: int, nodes: Tensor, seed: int, group: Group
+) -> Loader:
     if not pyg.WITH_PYG_LIB:
         _check_torch_sparse("neighbor")
     order = Order(nodes.numel(), recipe.batch_size, seed, group)
-    hops = _hops(recipe)
-    return (
-        NeighborLoader(data, hops, nodes, batch_size=recipe.batch_size, sampler=order),
-        order,
-    )
+    given = recipe.num_neighbors[:depth]
+    hops = [*given, *[given[-1]] * (depth - len(given))]
+    loader = NeighborLoader(data, hops, nodes, batch_size=recipe.batch_size, sampler=order)
+    return loader, order
 
 
-def _random(data: Data, recipe: Recipe, nodes: Tensor, seed: int, group: Group) -> Loader:
+def _random(
+    data: Data, recipe: Recipe, depth: int, nodes: Tensor, seed: int, group: Group
+) -> Loader:
     total = int(data.num_nodes or 0)
     order = Order(total, math.ceil(total / recipe.num_parts), seed, group)
     return RandomNodeLoader(data, recipe.num_parts, sampler=order), order
 
 
-def _saint(data: Data, recipe: Recipe, nodes: Tensor, seed: int, group: Group) -> Loader:
+def _saint(
+    data: Data, recipe: Recipe, depth: int, nodes: Tensor, seed: int, group: Group
+) -> Loader:
     _check_torch_sparse("saint")
-    length = recipe.num_layers
     # An epoch sees about as many nodes as the graph has.
-    steps = math.ceil(int(data.num_nodes or 0) / (recipe.batch_size * (length + 1) * group.size))
-    return GraphSAINTRandomWalkSampler(data, recipe.batch_size, length, steps), None
+    steps = math.ceil(int(data.num_nodes or 0) / (recipe.batch_size * (depth + 1) * group.size))
+    return GraphSAINTRandomWalkSampler(data, recipe.batch_size, depth, steps), None
 
 
-def _cluster(data: Data, recipe: Recipe, nodes: Tensor, seed: int, group: Group) -> Loader:
+def _cluster(
+    data: Data, recipe: Recipe, depth: int, nodes: Tensor, seed: int, group: Group
+) -> Loader:
     try:
         clusters = ClusterData(data, recipe.num_parts, log=False)
     except (ImportError, RuntimeError) as error:
@@ -218,7 +227,3 @@ def _check_torch_sparse(name: str) -> None:
             f"torch-sparse`, or set batch='random', which needs neither"
         )
 
-
-def _hops(recipe: Recipe) -> Sequence[int]:
-    given = recipe.num_neighbors[: recipe.num_layers]
-    return [*given, *[given[-1]] * (recipe.num_layers - len(given))]

@@ -65,8 +65,14 @@ OGB: dict[str, dict[str, Any]] = {
     "ogbn-products": {"epochs": 300},  # products/gnn.py
     "ogbn-proteins": {"epochs": 1000, "dropout": 0.0},  # proteins/gnn.py
     "ogbn-mag": {"epochs": 100, "num_layers": 2},  # mag/gnn.py
-    # OGB has no recipe for its models. PyG's examples/ogbn_train.py, in batches of 1,024 nodes.
-    "ogbn-papers100M": {"epochs": 50, "lr": 0.003},
+    # OGB has no recipe for its models. PyG's examples/ogbn_train.py:
+    "ogbn-papers100M": {
+        "epochs": 50,
+        "lr": 0.003,
+        "batch": "neighbor",
+        "batch_size": 1024,
+        "num_neighbors": (10,),
+    },
 }
 
 # OGB has no GAT either. PyG's examples/ogbn_train.py, but as many epochs as GCN: there they are of
@@ -76,8 +82,17 @@ _GAT: dict[str, Any] = {"dropout": 0.5, "lr": 0.003, "norm": None}
 OGB_MODELS: dict[str, dict[str, dict[str, Any]]] = {
     "ogbn-arxiv": {"gat": _GAT},
     "ogbn-products": {
-        # PyG's examples/ogbn_products_gat.py has skip connections, too, and 100 epochs of batches.
-        "gat": {"hidden_channels": 512, "heads": 4, "act": "elu", "lr": 0.001},
+        # PyG's examples/ogbn_products_gat.py, which has skip connections, too.
+        "gat": {
+            "hidden_channels": 512,
+            "heads": 4,
+            "act": "elu",
+            "lr": 0.001,
+            "epochs": 100,
+            "batch": "neighbor",
+            "batch_size": 512,
+            "num_neighbors": (10, 10, 5),
+        },
         "mlp": {"dropout": 0.0},  # products/mlp.py
     },
     "ogbn-proteins": {"gat": _GAT, "mlp": {"dropout": 0.5}},  # proteins/mlp.py
@@ -85,9 +100,15 @@ OGB_MODELS: dict[str, dict[str, dict[str, Any]]] = {
         "gat": _GAT,
         "mlp": {"epochs": 500, "num_layers": 3, "dropout": 0.0},  # mag/mlp.py
     },
-    # papers100M/mlp.py, in batches of 256 nodes; papers100M/sgc.py has three steps before it.
+    # papers100M/mlp.py; papers100M/sgc.py has three steps before it.
     "ogbn-papers100M": {
-        "mlp": {"epochs": 30, "lr": 0.01, "dropout": 0.0, "norm": "batch_norm"},
+        "mlp": {
+            "epochs": 30,
+            "lr": 0.01,
+            "dropout": 0.0,
+            "norm": "batch_norm",
+            "batch_size": 256,
+        },
         "sgc": {"epochs": 30, "lr": 0.01},
     },
 }

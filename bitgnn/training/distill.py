@@ -37,7 +37,7 @@ class Objective:
 
     Args:
         recipe (Recipe): The hyper-parameters.
-        y (torch.Tensor): The class of each node, or its labels (0 or 1).
+        y (torch.Tensor): The class of each node, or its labels (0, 1, or -1 where unknown).
         train (torch.Tensor): The mask of the nodes that train.
         teacher (Teacher, optional): The teacher. (default: :obj:`None`)
         group (Group, optional): The processes that share a step, whose mean loss is that of all
@@ -91,20 +91,23 @@ class Objective:
 
     def _labelled(
         self, out: Tensor, mask: Tensor, nodes: Tensor | None = None
-    ) -> tuple[Tensor, int]:
-        """The summed loss of the nodes of a mask, and their number."""
+    ) -> tuple[Tensor, float]:
+        """The summed loss of the nodes of a mask, and their number; a label is a share of one."""
         y = self.y
         if nodes is not None:
             mask, y = mask[nodes], y[nodes]
         out, y = out[mask], y[mask]
         if y.dim() == 1:
             return F.cross_entropy(out, y, reduction="sum"), y.size(0)
-        each = F.binary_cross_entropy_with_logits(out, y.to(out.dtype), reduction="sum")
-        return each / max(y.size(1), 1), y.size(0)
+        known, labels = y >= 0, max(y.size(1), 1)
+        total = F.binary_cross_entropy_with_logits(
+            out[known], y[known].to(out.dtype), reduction="sum"
+        )
+        return total / labels, int(known.sum()) / labels
 
-    def _mean(self, total: Tensor, count: int) -> Tensor:
+    def _mean(self, total: Tensor, count: float) -> Tensor:
         # A batch may have no training node at all: its loss is 0, and so are its gradients.
-        return total / max(self.group.mean(count), 1.0 / self.group.size)
+        return total / (self.group.mean(count) or 1.0)
 
     def _soften(self, logits: Tensor, least: float) -> Tensor:
         if self.y.dim() == 2:

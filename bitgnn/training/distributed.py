@@ -106,12 +106,11 @@ def join(device: str | torch.device = "cpu") -> Iterator[Group]:
     try:
         yield Group(rank, size, device)
     except RuntimeError as error:
-        lines = str(error).splitlines() or [""]
         if not any(word in str(error) for word in LOST):
             raise
         raise ConnectionError(
-            f"process {rank} of {size} lost the others ({lines[0].split(". ")[0]}): one of them has ended, see "
-            f"above; what is in the checkpoint is kept, and --resume goes on from it"
+            f"process {rank} of {size} lost the others ({str(error).split('. ')[0]}): one of them "
+            f"has ended, see above; what is in the checkpoint is kept, and --resume goes on from it"
         ) from None
     finally:
         dist.destroy_process_group()

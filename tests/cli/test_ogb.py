@@ -38,3 +38,21 @@ def test_train_pack_predict(cli, tmp_path, root):
     assert found.status == 0
     trained = json.loads((tmp_path / "run.json").read_text())["test"]
     assert f"{trained:.2f}" in found.out
+
+
+def test_several_labels_a_node(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("BITGNN_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "root"
+    write_ogb("ogbn-proteins", root, num_nodes=120)
+    line = f"train --dataset ogbn-proteins --model sage --root {root} --json run.json"
+    assert cli(f"{line} --set epochs=3 hidden_channels=8 batch=random num_parts=2").status == 0
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["metric"] == "rocauc"
+    assert record["teacher_val"] > 0
+    assert record["curves"]["loss"][-1] < record["curves"]["loss"][0]
+    assert cli(f"pack run.json -o m.safetensors --root {root}").status == 0
+    found = cli(f"predict m.safetensors -o labels.csv --root {root}")
+    assert f"Test ROC AUC {record['test']:.2f} %" in found.out
+    header, first, *_ = (tmp_path / "labels.csv").read_text().splitlines()
+    assert len(header.split(",")) == len(first.split(",")) == 113
+    assert set(first.split(",")[1:]) <= {"0", "1"}
