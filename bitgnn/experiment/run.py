@@ -17,11 +17,11 @@ from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.teachers import TeacherRun, load_teacher, save_teacher, share_teacher
 from bitgnn.quant import QuantConfig
 from bitgnn.training import FitResult, Recipe, Teacher, build_model, fit
+from bitgnn.training.batches import build_batches
 from bitgnn.training.checkpoint import Checkpoints
 from bitgnn.training.distributed import ALONE, Group
 from bitgnn.training.fit import OnEpoch
 from bitgnn.training.inputs import model_inputs
-from bitgnn.training.predict import predict
 
 
 def execute(
@@ -172,8 +172,9 @@ def _as_teacher(
     seconds = round(result.seconds, 3)
     if result.diverged:
         return TeacherRun(None, _finite(result.val), seconds)
-    logits = predict(model, t, Recipe.from_dict(spec.recipe), device)
-    return TeacherRun(Teacher(logits, dict(model.state_dict())), _finite(result.val), seconds)
+    recipe = Recipe.from_dict(spec.recipe)
+    batches = build_batches(model, t, t.split(spec.seed), recipe, device=device)
+    return TeacherRun(Teacher(batches.logits(), dict(model.state_dict())), _finite(result.val), seconds)
 
 
 def _open(spec: RunSpec, root: str | Path | None) -> Task:

@@ -22,9 +22,10 @@ from torch_geometric.loader import (
     RandomNodeLoader,
 )
 from torch_geometric.nn import MLP
+from torch_geometric.utils import sort_edge_index
 
 from bitgnn.data import Split, Task
-from bitgnn.nn import BitSGC
+from bitgnn.nn import BitSGC, layerwise_inference
 from bitgnn.training.distributed import ALONE, Group
 from bitgnn.training.inputs import edges_for, model_inputs, normalize_features
 from bitgnn.training.order import Order
@@ -52,10 +53,14 @@ class Batch:
 
 
 class Batches(Protocol):
-    """The steps of a training run."""
+    """The steps of a training run, and what the model says after them."""
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of an epoch, the same for the same number and random state."""
+        ...
+
+    def logits(self) -> Tensor:
+        """Returns the logits of all nodes, each by all its neighbors, in evaluation."""
         ...
 
 
@@ -102,7 +107,7 @@ def build_batches(
         return WholeGraph(model, t, recipe, device)
     nodes = split.train.nonzero().view(-1) if recipe.teacher is None else torch.arange(t.num_nodes)
     if isinstance(model, MLP):
-        return Rows(t, recipe, nodes, seed, device, group)
+        return Rows(model, t, recipe, nodes, seed, device, group)
     return Parts(model, t, recipe, nodes, seed, device, group)
 
 
@@ -112,10 +117,15 @@ class WholeGraph:
     def __init__(
         self, model: nn.Module, t: Task, recipe: Recipe, device: str | torch.device
     ) -> None:
+        self.model = model
         self.x, *self.graph = model_inputs(model, t, recipe, device)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         yield Batch(self.x, tuple(self.graph))
+
+    @torch.no_grad()
+    def logits(self) -> Tensor:
+        return self.model.eval()(self.x, *self.graph)
 
 
 class Rows:
@@ -123,6 +133,7 @@ class Rows:
 
     def __init__(
         self,
+        model: nn.Module,
         t: Task,
         recipe: Recipe,
         nodes: Tensor,
@@ -130,14 +141,18 @@ class Rows:
         device: str | torch.device,
         group: Group,
     ) -> None:
+        self.model, self.device = model, torch.device(device)
         self.x = normalize_features(t.data.x, recipe.feature_norm)
-        self.nodes, self.device, self.size = nodes, device, recipe.batch_size
+        self.nodes, self.size = nodes, recipe.batch_size
         self.order = Order(nodes.numel(), recipe.batch_size, seed, group)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         for positions in torch.tensor(list(self.order.of(number))).split(self.size):
             nodes = self.nodes[positions]
             yield Batch(self.x[nodes].to(self.device), (), nodes.to(self.device))
+
+    def logits(self) -> Tensor:
+        return layerwise_inference(self.model.eval(), self.x, device=self.device).to(self.device)
 
 
 class Parts:
@@ -153,11 +168,13 @@ class Parts:
         device: str | torch.device,
         group: Group,
     ) -> None:
-        self.model, self.device = model, device
-        x = normalize_features(t.data.x, recipe.feature_norm)
-        data = Data(x=x, edge_index=t.data.edge_index, n_id=torch.arange(t.num_nodes))
+        self.model, self.device = model, torch.device(device)
+        self.x = normalize_features(t.data.x, recipe.feature_norm)
+        # In the order in which inference reads them.
+        self.edge_index = sort_edge_index(t.data.edge_index, sort_by_row=False)
         depth = recipe.K if isinstance(model, BitSGC) else recipe.num_layers
         load = LOADERS[str(recipe.batch)]
+        data = Data(x=self.x, edge_index=self.edge_index, n_id=torch.arange(t.num_nodes))
         self.loader, self.order = load(data, recipe, depth, nodes, seed, group)
 
     def epoch(self, number: int) -> Iterator[Batch]:
@@ -169,6 +186,10 @@ class Parts:
             x = part.x.to(self.device)
             edges = edges_for(self.model, part.edge_index, x.size(0), x.dtype, self.device)
             yield Batch(x, (edges,), learned.to(self.device))
+
+    def logits(self) -> Tensor:
+        model, device = self.model.eval(), self.device
+        return layerwise_inference(model, self.x, self.edge_index, device=device).to(device)
 
 
 Loader = tuple[DataLoader, Order | None]

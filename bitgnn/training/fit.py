@@ -16,7 +16,6 @@ from bitgnn.training.latent import latent_weights, quantized_layers
 from bitgnn.training.optimizer import build_optimizer, build_scheduler
 from bitgnn.training.order import FACTOR
 from bitgnn.training.power import PowerPropagation
-from bitgnn.training.predict import predict
 from bitgnn.training.recipe import Recipe
 from bitgnn.training.state import FitResult, TrainingState
 
@@ -102,11 +101,12 @@ def fit(
         powers.step(optimizer)
         return float(loss.detach())
 
+    @torch.no_grad()
     def evaluate() -> tuple[float, float, float, bool]:
         """Validation loss, both metrics, and whether all is finite: by the first process."""
         found = (math.nan, math.nan, math.nan, False)
         if group.rank == 0:
-            out = predict(model, t, recipe, device)
+            out = batches.logits()
             val_loss, out = float(objective.supervised(out, val)), out.cpu()
             if math.isfinite(val_loss) and out.isfinite().all():
                 found = val_loss, t.evaluate(out, split.val), t.evaluate(out, split.test), True
