@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from torch_geometric import typing as pyg
@@ -30,22 +32,30 @@ main()
 """
 
 
+def begin(folder, command, *line):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
+           "BITGNN_CACHE": str(folder / "cache")}  # fmt: skip
+    words = [*command, *(word for words in line for word in words.split())]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def ended(process):
+    try:
+        out, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    return SimpleNamespace(status=process.returncode, out=out, err=err)
+
+
 @pytest.fixture
 def start(tmp_path):
-    def call(command, *line):
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
-               "BITGNN_CACHE": str(tmp_path / "cache")}  # fmt: skip
-        return subprocess.run(
-            [*command, *(word for words in line for word in words.split())],
-            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-
-    return call
+    return lambda *words: ended(begin(tmp_path, *words))
 
 
-def record(tmp_path, found):
-    assert found.returncode == 0, found.stderr
-    return json.loads((tmp_path / "run.json").read_text())
+def record(folder, found):
+    assert found.status == 0, found.err
+    return json.loads((folder / "run.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -62,7 +72,7 @@ def record(tmp_path, found):
 def test_two_processes_are_one_with_the_doubled_batch(how, start, tmp_path):
     found = start([*TORCHRUN, "-m", "bitgnn"], TRAIN, how, "batch_size=5 --distributed")
     two = record(tmp_path, found)
-    assert found.stdout.count("Test accuracy") == 1
+    assert found.out.count("Test accuracy") == 1
     assert two["passport"]["processes"] == 2
     one = record(tmp_path, start([sys.executable, "-m", "bitgnn"], TRAIN, how, "batch_size=10"))
     assert two["curves"]["loss"] == pytest.approx(one["curves"]["loss"], rel=2e-3)
@@ -70,30 +80,52 @@ def test_two_processes_are_one_with_the_doubled_batch(how, start, tmp_path):
     assert one["curves"]["loss"][-1] < one["curves"]["loss"][0]
 
 
-def test_a_killed_process_ends_the_job_and_the_job_goes_on(start, tmp_path):
-    line = [TRAIN, ROWS, "batch_size=5 dropout=0.3 --distributed --checkpoint runs --resume"]
-    line += ["--every-epochs 2"]
-    whole = record(tmp_path, start([*TORCHRUN, "-m", "bitgnn"], *line))
-    for path in (tmp_path / "runs").iterdir():
-        path.unlink()
-    (tmp_path / "run.json").unlink()
+LINE = (
+    f"{TRAIN} {ROWS} batch_size=5 dropout=0.3 --distributed --checkpoint runs --resume "
+    "--every-epochs 2"
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run in which nothing is killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    return record(folder, ended(begin(folder, [*TORCHRUN, "-m", "bitgnn"], LINE)))
+
+
+def test_a_killed_process_ends_the_job(start, tmp_path):
     (tmp_path / "killed.py").write_text(KILLED)
-
-    ended = start([*TORCHRUN, "killed.py"], *line)
-    assert ended.returncode != 0
-    assert "Signal 9 (SIGKILL)" in ended.stderr  # torchrun says which process it was
+    found = start([*TORCHRUN, "killed.py"], LINE)
+    assert found.status != 0
+    assert "Signal 9 (SIGKILL)" in found.err  # torchrun says which process it was
     assert not (tmp_path / "run.json").exists()
+    assert len(list((tmp_path / "runs").iterdir())) == 1
 
-    for path in (tmp_path / "runs").iterdir():
-        path.unlink()
-    restarted = start([*TORCHRUN, "--max-restarts", "1", "killed.py"], *line)
-    found = record(tmp_path, restarted)
+
+def test_the_job_goes_on(start, whole, tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    found = record(tmp_path, start([*TORCHRUN, "--max-restarts", "1", "killed.py"], LINE))
     assert found["curves"] == whole["curves"]
     assert (found["test"], found["best_epoch"]) == (whole["test"], whole["best_epoch"])
 
 
+def test_the_job_goes_on_on_two_machines(whole, tmp_path):
+    """Each machine has a torchrun of its own; only one of them sees its process end."""
+    (tmp_path / "killed.py").write_text(KILLED)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torchrun = [*TORCHRUN[:3], "--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "1"]
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+    torchrun += ["--rdzv-id", "job", "--local-addr", "localhost", "killed.py"]
+    machines = [begin(tmp_path, torchrun, LINE) for _ in range(2)]
+    found = [ended(machine) for machine in machines]
+    assert [each.status for each in found] == [0, 0], found
+    assert record(tmp_path, found[0])["curves"] == whole["curves"]
+
+
 def test_torchrun_is_asked_for(start):
     found = start([sys.executable, "-m", "bitgnn"], TRAIN, ROWS, "--distributed")
-    assert found.returncode == 2
-    assert found.stderr.startswith("bitgnn: Several processes are started by torchrun")
-    assert len(found.stderr.splitlines()) == 1
+    assert found.status == 2
+    assert found.err.startswith("bitgnn: Several processes are started by torchrun")
+    assert len(found.err.splitlines()) == 1
