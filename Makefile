@@ -1,7 +1,9 @@
 # make demo   a real comparison, end to end, in minutes
 # make test   the tests
 # make lint   ruff and mypy
-# make test-scatter   the layer tests once more with torch-scatter and torch-sparse (compiles them)
+# make test-scatter   the tests of layers, and of what samples neighbors, with torch-scatter and
+#                     torch-sparse (compiles them)
+# make test-arm   the kernels for Arm under qemu-aarch64 (needs aarch64-linux-gnu-g++ and cmake)
 #
 # Everything lives in .venv, which the first target creates. Nothing else of the machine is changed.
 
@@ -16,7 +18,7 @@ ifneq ($(wildcard ../shared/data),)
 export BITGNN_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test test-scatter lint clean
+.PHONY: demo test test-scatter test-arm lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*.* csrc/isa/*)
@@ -34,6 +36,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+SAMPLING := tests/nn $(addprefix tests/training/test_,batches.py checkpoint.py) \
+            tests/cli/test_train_distributed.py tests/test_examples.py
+
 $(VENV)/.scatter: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet setuptools wheel
 	$(BIN)/python -m pip install --quiet --no-build-isolation torch-scatter torch-sparse
@@ -41,7 +46,10 @@ $(VENV)/.scatter: $(VENV)/.installed
 
 test-scatter: $(VENV)/.scatter
 	$(BIN)/python -c "import torch_scatter, torch_sparse"
-	$(BIN)/python -m pytest tests/nn $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(SAMPLING) $(PYTEST_ARGS)
+
+test-arm: $(VENV)/.installed
+	BITGNN_TEST_ARM=1 $(BIN)/python -m pytest tests/csrc $(PYTEST_ARGS)
 
 $(VENV)/.lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet "ruff==0.17.6" "mypy==2.4.1"

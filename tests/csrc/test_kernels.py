@@ -12,7 +12,11 @@ import pytest
 TOOLS = "cmake", "aarch64-linux-gnu-g++", "qemu-aarch64"
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"there is no {', no '.join(MISSING)}")
+pytestmark = [
+    # It compiles all kernels once more, which takes minutes.
+    pytest.mark.skipif("BITGNN_TEST_ARM" not in os.environ, reason="`make test-arm` runs it"),
+    pytest.mark.skipif(bool(MISSING), reason=f"there is no {', no '.join(MISSING)}"),
+]
 
 
 @pytest.fixture(scope="module")
