@@ -14,6 +14,7 @@ from bitgnn.cli.pack import pack
 from bitgnn.cli.predict import predict
 from bitgnn.cli.report import report
 from bitgnn.cli.train import train
+from bitgnn.experiment.workers import hush
 
 # Click's own class, or that of the copy within newer releases of typer.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -54,6 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args (list[str], optional): The arguments. (default: those of the process)
     """
+    hush()
     try:
         status = app(args, standalone_mode=False)
     except UsageError as error:

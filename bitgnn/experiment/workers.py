@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,13 @@ from bitgnn.experiment.spec import RunSpec
 
 # Errors that a user can mend: told in one line. Others show where they come from.
 USER_ERRORS = (ValueError, TypeError, FileNotFoundError)
+
+# What PyTorch and PyG say of what bitgnn uses on purpose, and no user can change.
+OF_NO_USE = (
+    "Sparse CSR tensor support is in beta state",
+    "Sparse invariant checks are implicitly disabled",
+    "Using 'NeighborSampler' without a 'pyg-lib' installation",
+)
 
 _WORKER = "from bitgnn.experiment.workers import main; main()"
 
@@ -198,8 +206,15 @@ def _bind(on_epoch: OnEpoch | None, spec: RunSpec) -> Callable[[int, float], Non
     return lambda epoch, val: on_epoch(spec, epoch, val)
 
 
+def hush() -> None:
+    """Silences warnings that are of no use to whoever reads a command line's output."""
+    for message in OF_NO_USE:
+        warnings.filterwarnings("ignore", message=message, category=UserWarning)
+
+
 def main() -> None:
     """What a worker does: executes the runs that it reads until its parent is gone."""
+    hush()
     root, device = json.loads(sys.argv[1])
     runs: queue.SimpleQueue[str] = queue.SimpleQueue()
     # Libraries may print: standard output belongs to the answers.

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -78,3 +79,14 @@ def test_module():
     )
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == "bitgnn: No such command 'bogus'.\n"
+
+
+def test_nothing_is_said_that_nobody_can_change(data_root, tmp_path):
+    """Neither by the command itself nor by its workers."""
+    line = "compare --dataset Cora --model gcn sgc --seeds 1 --set epochs=1 --workers 2 --out r"
+    env = {**os.environ, "BITGNN_CACHE": str(tmp_path / "cache"), "BITGNN_DATA": str(data_root)}
+    found = subprocess.run(
+        [sys.executable, "-m", "bitgnn", *line.split()],
+        cwd=tmp_path, env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "Warning" not in found.stderr
