@@ -1,7 +1,8 @@
 r"""A packed model as data: a list of steps, each of which makes one value of earlier ones.
 
 Value 0 is the features of the nodes, value :math:`i` what step :math:`i` makes, and the last value
-the output. There is one kind of step for each thing that a model does:
+the output. Where there are several types of nodes, value 0 is the features of all types, and the
+output may be the values of several. There is one kind of step for each thing that a model does:
 
 ============== ========================================================= ======================
 op             what it makes                                             attributes
@@ -19,6 +20,8 @@ op             what it makes                                             attribu
 ``add``        the sum of two values
 ``cat``        several values beside each other
 ``maximum``    the largest of several values, one by one
+``pick``       the features of one type of nodes                         nodes
+``collect``    the values of several types of nodes, by type             nodes
 ============== ========================================================= ======================
 """
 
@@ -40,7 +43,12 @@ OPS = (
     "add",
     "cat",
     "maximum",
+    "pick",
+    "collect",
 )
+
+
+Relation = tuple[str, str, str]  # a type of edges, as PyG names it: source, name, target
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,14 @@ class Edges:
         fill (float, optional): The weight of that edge. (default: :obj:`1.0`)
         weighted (bool, optional): Whether the weights of edges count.
             (default: :obj:`False`)
+        relation (tuple, optional): The type of the edges. (default: :obj:`None`, there is one)
     """
 
     norm: str | None = None
     self_loops: bool = False
     fill: float = 1.0
     weighted: bool = False
+    relation: Relation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +115,16 @@ class Program:
     def reads_edges(self) -> bool:
         """Whether it needs a graph."""
         return any(step.edges is not None for step in self.steps)
+
+    @property
+    def node_types(self) -> list[str]:
+        """The types of nodes whose features it reads, if it knows types."""
+        return sorted({step.attrs["nodes"] for step in self.steps if step.op == "pick"})
+
+    @property
+    def is_hetero(self) -> bool:
+        """Whether it knows several types of nodes."""
+        return bool(self.node_types)
 
     @property
     def reads_weights(self) -> bool:
