@@ -116,7 +116,7 @@ class _HeteroReader(Reader):
     def _call_function(self, node: fx.Node) -> Any:
         target: Any = node.target
         name = getattr(target, "__name__", str(target))
-        first, *rest = (self._known(each) for each in node.args)
+        first, *rest = [self._known(each) for each in node.args] or [None]
         dim = node.kwargs.get("dim")
         if target is operator.getitem and first == "x":
             return self.builder.emit("pick", 0, nodes=rest[0])
