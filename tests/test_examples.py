@@ -12,6 +12,7 @@ EXAMPLES = {
     "compare_from_python.py": "Digits mlp  absmedian",
     "continual.py": "Epoch 150: strength 1.00",
     "hetero.py": "Packed:  ",
+    "sharded.py": "Test: ",
 }
 
 
