@@ -153,12 +153,14 @@ class PreparedHeteroGraph:
             if not isinstance(relation, tuple) or len(relation) != 3:
                 raise TypeError(f"A type of edges is (source, name, target) (got {relation!r})")
             ends = relation[0], relation[2]
+            if num_nodes is not None and not {*ends} <= {*num_nodes}:
+                raise ValueError(f"'num_nodes' has {list(num_nodes)}, but not both of {ends}")
             if num_nodes is None:
                 _, _, least = _edges_of(edge_index, None)
                 for end, size in zip(ends, least, strict=True):
                     self.num_nodes[end] = max(self.num_nodes.get(end, 0), size)
         for relation, edge_index in edge_index_dict.items():
-            sources, targets = (self.num_nodes.get(relation[end], 0) for end in (0, 2))
+            sources, targets = self.num_nodes[relation[0]], self.num_nodes[relation[2]]
             try:
                 self.graphs[relation] = PreparedGraph(edge_index, (sources, targets))
             except (TypeError, ValueError) as error:
@@ -180,6 +182,15 @@ class PreparedHeteroGraph:
         """
         assert edges.relation is not None
         return self[edges.relation].matrix(edges)
+
+    def native(self, edges: Edges) -> Any:
+        r"""Returns the same for the native engine.
+
+        Args:
+            edges (Edges): What the layer makes of them.
+        """
+        assert edges.relation is not None
+        return self[edges.relation].native(edges)
 
     def __repr__(self) -> str:
         num_edges = {relation: graph.num_edges for relation, graph in self.graphs.items()}

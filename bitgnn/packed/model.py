@@ -29,7 +29,7 @@ class PackedModel:
     def __init__(self, program: Program, about: dict[str, str] | None = None) -> None:
         self.program = program
         self.about = dict(about or {})
-        self._native: dict[tuple[int, bool, bool], NativeProgram] = {}
+        self._native: dict[tuple[Any, bool, bool], NativeProgram] = {}
 
     def __call__(
         self,
@@ -61,7 +61,9 @@ class PackedModel:
                 does not fit.
         """
         if self.program.is_hetero:
-            return self._hetero(x, edge_index)
+            if edge_weight is not None:
+                raise ValueError("Of several types of edges none has weights: leave 'edge_weight'")
+            return self._hetero(x, edge_index, exact)
         x = _features(x)
         graph = self._graph(x, edge_index, edge_weight)
         if not native.applies(x):
@@ -71,7 +73,7 @@ class PackedModel:
             self._native[key] = NativeProgram(self.program, *key)
         return self._native[key](x, graph)
 
-    def _hetero(self, x: Any, edge_index: Any) -> Any:
+    def _hetero(self, x: Any, edge_index: Any, exact: bool) -> Any:
         if not isinstance(x, Mapping):
             raise TypeError(f"'x' must be a dict of each type's features (got {type(x).__name__})")
         missing = [kind for kind in self.program.node_types if kind not in x]
@@ -92,7 +94,13 @@ class PackedModel:
                     f"'x' has {sizes[kind]} rows of '{kind}', but the graph "
                     f"{edge_index.num_nodes[kind]} nodes: prepare it with the number of all nodes"
                 )
-        return reference.run(self.program, x, edge_index)
+        if not all(map(native.applies, x.values())):
+            return reference.run(self.program, x, edge_index)
+        widths = {kind: each.size(1) for kind, each in x.items()}
+        key = tuple(sorted(widths.items())), exact, False
+        if key not in self._native:
+            self._native[key] = NativeProgram(self.program, widths, exact)
+        return self._native[key](x, edge_index)
 
     def _graph(
         self, x: Tensor, edge_index: Any, edge_weight: Tensor | None

@@ -132,6 +132,33 @@ class Program:
         return any(step.edges is not None and step.edges.weighted for step in self.steps)
 
 
+def types(steps: Sequence[Step]) -> list[str]:
+    r"""Returns for each value, that of the features first, the type of the nodes whose rows it is;
+    no name where there is one type.
+
+    Args:
+        steps (list): The steps.
+
+    Raises:
+        ValueError: If a step reads rows of nodes of another type than its edges, or of several.
+    """
+    found = [""]
+    for step in steps:
+        read = sorted({found[value] for value in step.inputs})
+        if step.op == "pick":
+            found.append(step.attrs["nodes"])
+            continue
+        relation = None if step.edges is None else step.edges.relation
+        wanted = read[:1] if relation is None else [relation[0]]
+        if read != wanted and step.op != "collect":
+            raise ValueError(
+                f"'{step.name or step.op}' reads nodes of types {read}"
+                + ("" if relation is None else f" over edges of type {relation}")
+            )
+        found.append(read[0] if relation is None else relation[-1])
+    return found
+
+
 def readers(steps: Sequence[Step]) -> list[list[int]]:
     """Returns for each value, that of the features first, the steps that read it.
 

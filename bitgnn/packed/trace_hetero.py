@@ -9,7 +9,7 @@ import torch_geometric.nn as pyg
 from torch import fx, nn
 
 from bitgnn.packed.lower import RULES, Unsupported, lower
-from bitgnn.packed.program import Program, Relation
+from bitgnn.packed.program import Program, Relation, types
 from bitgnn.packed.trace import Reader, cannot_be_packed, graph_of, in_evaluation
 
 AGGREGATIONS = ("sum", "mean", "max", "cat")
@@ -42,7 +42,9 @@ def trace_hetero(model: nn.Module, nodes: list[str], relations: list[Relation]) 
                 node.target = str(node.target).removeprefix("model.")
             if not node.users and node.op not in ("placeholder", "output"):
                 graph.erase_node(node)  # Such as what the last layer makes of other types.
-        return _HeteroReader(model, graph).program()
+        program = _HeteroReader(model, graph).program()
+    types(program.steps)  # It mixes none.
+    return program
 
 
 def types_of(model: nn.Module) -> tuple[list[str], list[Relation]]:
@@ -87,6 +89,14 @@ class _Called(nn.Module):
         )
 
 
+class _Stack(list[int]):
+    """Values that `HeteroConv` is about to combine."""
+
+
+class _Sum(list[int]):
+    """Values to be added, one after the other: `to_hetero` adds them in pairs of pairs."""
+
+
 class _HeteroReader(Reader):
     """Reads calls with values of several types of nodes."""
 
@@ -123,9 +133,11 @@ class _HeteroReader(Reader):
         if target is operator.getitem and first == "edges":
             return rest[0]
         if target is torch.stack and dim == 0:
-            return [self._value(each, name) for each in first]
-        if target in COMBINE and isinstance(first, list) and dim == 0:
+            return _Stack(self._value(each, name) for each in first)
+        if target in COMBINE and isinstance(first, _Stack) and dim == 0:
             return self._combined(target, first)
+        if target is torch.add and not node.kwargs:
+            return _Sum(value for each in node.args for value in self._summands(each, name))
         if target is torch.max and len(node.args) == 2 and not node.kwargs:
             return self._combined(target, [self._value(each, name) for each in node.args])
         if target is torch.div and isinstance(node.args[1], (int, float)):
@@ -139,6 +151,15 @@ class _HeteroReader(Reader):
         for value in values[1:]:
             total = self.builder.emit("add", total, value)
         return total if how is torch.sum else self._scaled(total, 1.0 / len(values))
+
+    def _summands(self, given: Any, name: str) -> list[int]:
+        value = self._known(given)
+        return value if isinstance(value, _Sum) else [self._value(given, name)]
+
+    def _value(self, given: Any, name: str) -> int:
+        if isinstance(given, fx.Node) and isinstance(self.values[given], _Sum):
+            self.values[given] = self._combined(torch.sum, self.values[given])
+        return super()._value(given, name)
 
     def _scaled(self, value: int, factor: float) -> int:
         return self.builder.emit("affine", value, tensors={"factor": torch.tensor([factor])})

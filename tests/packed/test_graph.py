@@ -131,6 +131,8 @@ def test_several_types_of_edges():
         graph["a", "a", "a"]
     with pytest.raises(ValueError, match=r".'a', 'to', 'b'.: Edges have nodes up to 4, more than"):
         prepare({("a", "to", "b"): forth}, {"a": 4, "b": 2})
+    with pytest.raises(ValueError, match=r"'num_nodes' has \['a'\], but not both of .'a', 'b'."):
+        prepare({("a", "to", "b"): forth}, {"a": 5})
     with pytest.raises(TypeError, match="A type of edges is .source, name, target. .got 'to'."):
         prepare({"to": forth})
     with pytest.raises(ValueError, match="none has weights: leave 'edge_weight'"):

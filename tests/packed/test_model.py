@@ -300,5 +300,7 @@ def test_wrong_calls_with_types(hetero):
         packed(x, prepare(edges, {"paper": 21, "author": 12}))
     with pytest.raises(TypeError, match="of each type's edges, or a prepared graph .got Tensor"):
         packed(x, edges[WRITES])
+    with pytest.raises(ValueError, match="none has weights: leave 'edge_weight'"):
+        packed(x, edges, torch.ones(50))
     with pytest.raises(ValueError, match="'convs.0.author__writes__paper.lin_l' has no sizes yet"):
         pack(to_hetero(BitGraphSAGE((-1, -1), 16, 2), (["paper", "author"], [WRITES, BY])))

@@ -169,6 +169,11 @@ def weighted(x, edges, conv):
         (Reads(lambda x, e, conv: torch.max(conv(x, e)["paper"], dim=1)), "'max' cannot be packed"),
         (Reads(lambda x, e, conv: conv(x, e)["paper"].sum()), "'sum' cannot be packed"),
         (Reads(lambda x, e, conv: torch.div(x["paper"], x["paper"])), "'div' cannot be packed"),
+        (
+            Reads(lambda x, e, conv: conv.convs[WRITES]((x["paper"], x["paper"]), e[WRITES])),
+            r"reads nodes of types \['paper'\] over edges of type .'author', 'writes', 'paper'",
+        ),
+        (Reads(lambda x, e, conv: x["paper"] + x["author"]), "'add' reads nodes of types"),
         (Reads(weighted), "'conv.convs.<author.*' must be called with features and edges of one"),
     ],
 )
