@@ -167,7 +167,8 @@ def main():
     del digits  # From here on each process has its own part alone.
 
     stores = ShardedFeatures(num_nodes), ShardedGraph(num_nodes)
-    train = split.train.nonzero().flatten()[part::parts]
+    train = split.train.nonzero().flatten()
+    train = train[: len(train) // parts * parts][part::parts]  # As many steps for each.
     test = split.test.nonzero().flatten()[part::parts]
     loader = NodeLoader(stores, ShardedSampler([10, 10]), train, batch_size=32, shuffle=True)
     model = BitGraphSAGE(sizes[0], 64, num_layers=2, out_channels=sizes[1], dropout=0.5)

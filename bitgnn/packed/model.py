@@ -113,7 +113,7 @@ class PackedModel:
             return PreparedGraph(edge_index, x.size(0), edge_weight)
         if edge_weight is not None:
             raise ValueError("A prepared graph has its weights: pass 'edge_weight' to `prepare`")
-        if edge_index.num_nodes != x.size(0):
+        if {edge_index.num_nodes, edge_index.num_sources} != {x.size(0)}:
             raise ValueError(
                 f"'x' has {x.size(0)} rows, but the graph {edge_index.num_nodes} nodes: prepare it "
                 "with the number of all nodes"

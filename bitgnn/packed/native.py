@@ -60,7 +60,6 @@ class NativeProgram:
         sparse: bool = False,
     ) -> None:
         self.program = program
-        self.nodes = types(program.steps)
         widths = _widths(program, width)
         self.items = [
             item if isinstance(item, Call) else _Engine(program, item, widths, sparse)

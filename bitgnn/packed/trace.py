@@ -159,12 +159,12 @@ class Reader:
             return EDGES
         if node.args or not node.users or all(map(_is_check, node.users)):
             return None  # Not used, or left at its default.
-        reader = next((str(user.target) for user in node.users if user.op == "call_module"), "")
-        layer = self.model.get_submodule(reader)
+        who = f"'{type(self.model).__name__}'"
+        for layer in [str(user.target) for user in node.users if user.op == "call_module"]:
+            who = f"'{layer}', a {type(self.model.get_submodule(layer)).__name__},"
         raise ValueError(
-            f"'{reader or type(layer).__name__}'{f', a {type(layer).__name__},' if reader else ''} "
-            f"reads '{name}': a packed model is called with "
-            f"features, '{EDGES}' and '{WEIGHTS}'"
+            f"{who} reads '{name}': a packed model is called with features, '{EDGES}' and "
+            f"'{WEIGHTS}'"
         )
 
     def _output(self, given: Any) -> int:
