@@ -227,7 +227,10 @@ class Reader:
         x = self._value(node.args[0], name)
         if name in _DROPOUTS:
             if node.kwargs.get("training", True) is not False:
-                raise Unsupported(f"'{name}' drops in evaluation, too: pass training=self.training")
+                raise Unsupported(
+                    f"'{name}' drops in evaluation, too: pass training=self.training, or use "
+                    "torch.nn.Dropout, which alone changes with the mode after `to_hetero`"
+                )
             return x
         if name not in _ACTS:
             raise Unsupported(f"'{name}' cannot be packed")

@@ -32,8 +32,8 @@ def trace_hetero(model: nn.Module, nodes: list[str], relations: list[Relation]) 
             raise cannot_be_packed(module, name)
         if isinstance(module, pyg.HeteroConv) and module.aggr not in AGGREGATIONS:
             raise Unsupported(
-                f"'{name}' combines edges of several types with aggr={module.aggr!r}: only "
-                f"{', '.join(map(repr, AGGREGATIONS))} can be packed"
+                f"'{name or 'HeteroConv'}' combines edges of several types with "
+                f"aggr={module.aggr!r}: only {', '.join(map(repr, AGGREGATIONS))} can be packed"
             )
     with in_evaluation(model):
         graph = graph_of(_Called(model, nodes, relations), type(model).__name__)

@@ -162,7 +162,7 @@ def weighted(x, edges, conv):
             "'convs.0.author__writes__paper', a BitGATConv, sums over edges between two types of "
             "nodes: of layers that do, only SAGEConv and BitSAGEConv can be packed",
         ),
-        (relations(aggr=None), "combines edges of several types with aggr=None: only 'sum'"),
+        (relations(aggr=None), "'HeteroConv' combines edges of several types with aggr=None"),
         (relations(aggr="min"), "combines edges of several types with aggr='min'"),
         (to_hetero(BitGraphSAGE((8, 8), 8, 2), METADATA, aggr="mul"), "'mul' cannot be packed"),
         (to_hetero(BitGraphSAGE((8, 8), 8, 2), METADATA, aggr="min"), "'min' cannot be packed"),
@@ -180,6 +180,19 @@ def weighted(x, edges, conv):
 def test_what_cannot_be_packed(model, match, edges):
     with pytest.raises(ValueError, match=match):
         pack(model)
+
+
+def test_dropout_that_to_hetero_has_fixed():
+    class Drops(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = BitSAGEConv((8, 8), 4)
+
+        def forward(self, x, edge_index):
+            return F.dropout(self.conv(x, edge_index), training=self.training)
+
+    with pytest.raises(ValueError, match="or use torch.nn.Dropout, which alone changes with the"):
+        pack(to_hetero(Drops(), METADATA).eval())
 
 
 def test_a_model_of_one_type_is_none_of_several():
