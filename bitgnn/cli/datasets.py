@@ -6,6 +6,7 @@ from bitgnn.cli import options
 from bitgnn.cli.output import print_table
 from bitgnn.data import TaskInfo, available
 from bitgnn.data.locate import find, search_path
+from bitgnn.data.ogb import OGBSource
 from bitgnn.data.registry import lookup
 from bitgnn.data.source import PyGSource
 
@@ -38,6 +39,8 @@ def datasets(root: options.Root = None) -> None:
 
 def _place(info: TaskInfo, root: Path | None) -> str:
     source = lookup(info.name).load
+    if isinstance(source, OGBSource):
+        return str(source.find(root) or "to fetch by hand")
     if not isinstance(source, PyGSource):
         return "built in"
     found = find(source.raw_files(), search_path(root))

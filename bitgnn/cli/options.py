@@ -79,6 +79,26 @@ Workers = Annotated[
         help="Processes; changes no number. Else one a core, on a GPU one.",
     ),
 ]
+Checkpoint = Annotated[
+    Path | None,
+    Option("--checkpoint", metavar="DIR", help="Where runs leave what they need to go on."),
+]
+Resume = Annotated[
+    bool, Option("--resume", help="Go on from the checkpoint, if there is one already.")
+]
+EveryEpochs = Annotated[
+    int | None, Option("--every-epochs", metavar="N", help="Write it after so many epochs.", min=1)
+]
+EveryMinutes = Annotated[
+    float,
+    Option("--every-minutes", metavar="N", help="Else, after so many minutes.", min=0.0),
+]
+Distributed = Annotated[
+    bool, Option("--distributed", help="One of several processes that torchrun has started.")
+]
+Threads = Annotated[
+    int, Option("--threads", metavar="N", help="Of each process; sums may round otherwise.", min=1)
+]
 StoreFile = Annotated[
     Path | None,
     Option(

@@ -22,7 +22,7 @@ Exact = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write node and class as CSV."),
+    typer.Option("--output", "-o", metavar="FILE", help="Write node and class, or labels, as CSV."),
 ]
 
 
@@ -53,8 +53,12 @@ def predict(
     if output is not None:
         lines = io.StringIO()
         rows = csv.writer(lines, lineterminator="\n")
-        rows.writerow(["node", "class"])
-        rows.writerows(enumerate(out.argmax(dim=-1).tolist()))
+        if t.multilabel:
+            rows.writerow(["node", *(f"label {each}" for each in range(t.num_classes))])
+            rows.writerows([node, *labels] for node, labels in enumerate((out > 0).int().tolist()))
+        else:
+            rows.writerow(["node", "class"])
+            rows.writerows(enumerate(out.argmax(dim=-1).tolist()))
         write_whole(output, lines.getvalue().encode())
         typer.echo(f"{output}: {len(out)} nodes")
     chosen = t.split(run.get("seed", 0) if seed is None else seed)

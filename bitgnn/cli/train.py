@@ -1,10 +1,14 @@
+from contextlib import nullcontext
+
 from bitgnn.cli import options
 from bitgnn.cli.output import print_record, write_json
 from bitgnn.experiment.command import parse_quant
 from bitgnn.experiment.compare import build_specs
 from bitgnn.experiment.progress import Progress
-from bitgnn.experiment.run import execute
+from bitgnn.experiment.run import train_run
 from bitgnn.training import Recipe
+from bitgnn.training.checkpoint import Checkpoints
+from bitgnn.training.distributed import ALONE, join
 from bitgnn.training.parts import quant_for
 from bitgnn.training.settings import parse_settings
 
@@ -21,8 +25,16 @@ def train(
     json: options.Json = None,
     root: options.Root = None,
     device: options.Device = "cpu",
+    checkpoint: options.Checkpoint = None,
+    resume: options.Resume = False,
+    every_epochs: options.EveryEpochs = None,
+    every_minutes: options.EveryMinutes = 5.0,
+    distributed: options.Distributed = False,
+    threads: options.Threads = 1,
 ) -> None:
-    """Train one model and say how good and how large it is. Nothing is stored.
+    """Train one model and say how good and how large it is.
+
+    With --checkpoint, a run that was stopped goes on with --resume, to the same numbers.
 
     \b
     Examples:
@@ -30,6 +42,10 @@ def train(
       bitgnn train --dataset Cora --model gat --precision fp32 --seed 3
       bitgnn train --dataset Cora --model gcn --set epochs=400 schedule=linear:0:0.5
       bitgnn train --dataset Cora --model gcn --recipe distill --set teacher=gat
+      bitgnn train --dataset PubMed --model sage --set batch=random num_parts=8
+      bitgnn train --dataset Cora --model gat --checkpoint runs --resume
+      torchrun --nproc-per-node 2 -m bitgnn train --dataset PubMed --model sage \\
+          --set batch=random --distributed --checkpoint runs --resume
     """
     [spec] = build_specs(
         dataset,
@@ -42,8 +58,24 @@ def train(
         parse_quant(quant or [], quant_for(recipe)),
         parse_settings(settings or [], Recipe),
     )
-    with Progress([spec]) as progress:
-        record = execute(spec, root, device, lambda epoch, val: progress.epoch(spec, epoch, val))
-    print_record(record)
-    if json is not None:
-        write_json(json, record)
+    if resume and checkpoint is None:
+        raise ValueError("--resume goes on from a checkpoint: say where it is with --checkpoint")
+    place = (
+        None if checkpoint is None else Checkpoints(checkpoint, resume, every_epochs, every_minutes)
+    )
+    with join(device) if distributed else nullcontext(ALONE) as group:
+        first = group.rank == 0
+        with Progress([spec], enabled=first) as progress:
+            _, record = train_run(
+                spec,
+                root,
+                group.device if distributed else device,
+                lambda epoch, val: progress.epoch(spec, epoch, val),
+                checkpoints=place,
+                group=group,
+                threads=threads,
+            )
+        if first:
+            print_record(record)
+            if json is not None:
+                write_json(json, record)

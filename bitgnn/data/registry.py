@@ -8,6 +8,7 @@ from pathlib import Path
 from bitgnn.data.checksum import array_digest, file_digest, npz_digest
 from bitgnn.data.digits import digits_graph
 from bitgnn.data.locate import Root
+from bitgnn.data.ogb import SETS, OGBSource
 from bitgnn.data.source import Loaded, PyGSource
 
 Size = tuple[int | None, int | None, int | None, int | None]
@@ -19,11 +20,13 @@ class Entry:
 
     Args:
         name (str): The canonical name, unique without regard to case.
-        family (str): The class in :obj:`torch_geometric.datasets`, or :obj:`"scikit-learn"`.
+        family (str): The class in :obj:`torch_geometric.datasets`, :obj:`"OGB"` or
+            :obj:`"scikit-learn"`.
         load (callable): Makes the graph from a name (for messages) and an optional root.
         splits (tuple[str]): The kinds of split on offer, the default first.
-        size (tuple): Nodes, edges as stored in :obj:`edge_index`, features and classes, as
-            published with PyG; :obj:`None` where they are not.
+        size (tuple): Nodes, edges as stored in :obj:`edge_index`, features and classes (or
+            labels, if a node has several), as published with PyG or by OGB; :obj:`None` where
+            they are not.
         metric (str, optional): :obj:`"accuracy"` or :obj:`"rocauc"`.
         per_class (tuple[int, int], optional): The number of training and validation nodes a
             class in random splits.
@@ -163,7 +166,28 @@ DIGITS = Entry(
     "Digits", "scikit-learn", load_digits, RANDOM, (1797, 24678, 64, 10), per_class=(5, 10)
 )
 
-ENTRIES = [entry for family in FAMILIES for entry in family.entries()] + [DIGITS]
+# Edges as the graphs have them: of arXiv and MAG, citations in both directions.
+OGB_SIZES: dict[str, Size] = {
+    "ogbn-arxiv": (169_343, 2_315_598, 128, 40),
+    "ogbn-products": (2_449_029, 123_718_280, 100, 47),
+    "ogbn-proteins": (132_534, 79_122_504, 8, 112),
+    "ogbn-mag": (736_389, 10_792_672, 128, 349),
+    "ogbn-papers100M": (111_059_956, 1_615_685_872, 128, 172),
+}
+
+OGB = [
+    Entry(
+        name,
+        "OGB",
+        OGBSource(name),
+        ("public",),
+        size,
+        metric="rocauc" if SETS[name].several else "accuracy",
+    )
+    for name, size in OGB_SIZES.items()
+]
+
+ENTRIES = [*(entry for family in FAMILIES for entry in family.entries()), *OGB, DIGITS]
 
 # PyG has these in the same families, but does not offer node classification with features.
 REFUSED = {

@@ -16,8 +16,9 @@ from urllib.request import Request, urlopen
 import aiohttp
 import torch
 import torch_geometric
+from torch import Tensor
 from torch_geometric import datasets
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data, HeteroData, InMemoryDataset
 
 from bitgnn.data.checksum import check, combine, file_digest
 from bitgnn.data.locate import (
@@ -35,11 +36,16 @@ DOWNLOAD_ERRORS = (OSError, asyncio.TimeoutError, HTTPException, aiohttp.ClientE
 
 
 class Loaded(NamedTuple):
-    r"""A graph, the checksum of what it was made from, and the root that has its raw files."""
+    r"""A graph, the checksum of what it was made from, and the root that has its raw files; and
+    what only some data sets bring along: the number of outputs, where labels do not tell it, a
+    metric of their own, and a heterogeneous graph."""
 
     data: Data
     checksum: str
     root: Path | None
+    num_outputs: int | None = None
+    score: Callable[[Tensor, Tensor], float] | None = None
+    open_hetero: Callable[[], HeteroData] | None = None
 
 
 class _Stopped(Exception):

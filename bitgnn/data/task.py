@@ -1,11 +1,13 @@
 r"""A node classification task: a graph, its splits and its metric."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
 from bitgnn.data.locate import Root
 from bitgnn.data.registry import ENTRIES, Entry, lookup
@@ -19,13 +21,19 @@ class Task:
     Args:
         name (str): The canonical name of the data set.
         data (torch_geometric.data.Data): The graph, with :obj:`x`, :obj:`edge_index` and
-            :obj:`y` (:obj:`-1` where unlabelled), and without masks.
+            :obj:`y` (:obj:`-1` where unlabelled), and without masks. A node has one class,
+            or, if :obj:`multilabel`, a row of labels that are 0 or 1.
         metric (str): What :meth:`evaluate` returns, :obj:`"accuracy"` or :obj:`"rocauc"`.
         split_kind (str): :obj:`"public"`, :obj:`"full"`, :obj:`"published"` or
             :obj:`"random"`.
         checksum (str): The SHA-256 of what the graph was made from, equal on all machines.
         root (pathlib.Path, optional): The root whose raw files were read, if any.
         splitter (callable): Makes a split from a seed.
+        num_outputs (int, optional): The number of logits a node, where it is not that of the
+            classes in :obj:`y`. (default: :obj:`None`)
+        score (callable, optional): Computes the metric, between 0 and 1, of logits and labels, in
+            place of bitgnn's own. (default: :obj:`None`)
+        open_hetero (callable, optional): Opens :obj:`hetero`. (default: :obj:`None`)
     """
 
     name: str
@@ -35,6 +43,9 @@ class Task:
     checksum: str
     root: Path | None
     splitter: Splitter = field(repr=False)
+    num_outputs: int | None = field(default=None, repr=False)
+    score: Callable[[Tensor, Tensor], float] | None = field(default=None, repr=False)
+    open_hetero: Callable[[], HeteroData] | None = field(default=None, repr=False)
 
     @property
     def num_nodes(self) -> int:
@@ -46,7 +57,19 @@ class Task:
 
     @property
     def num_classes(self) -> int:
-        return int(self.data.y.max()) + 1
+        r"""The number of logits a node: of classes, or, if :obj:`multilabel`, of labels."""
+        return self.num_outputs or int(self.data.y.max()) + 1
+
+    @property
+    def multilabel(self) -> bool:
+        r"""Whether a node has several labels, each of which may hold or not."""
+        return self.data.y.dim() == 2
+
+    @cached_property
+    def hetero(self) -> HeteroData | None:
+        r"""The heterogeneous graph of which :obj:`data` is a part, opened when first asked for,
+        in the form of :class:`torch_geometric.datasets.OGB_MAG`. Only ogbn-mag has one."""
+        return None if self.open_hetero is None else self.open_hetero()
 
     def split(self, seed: int) -> Split:
         r"""Returns the split of a seed: always the same one if :obj:`split_kind` is
@@ -64,7 +87,7 @@ class Task:
 
         Raises:
             ValueError: If the shapes do not fit, the mask is empty, or a ROC AUC is asked of
-                nodes that all have the same class.
+                nodes that all have the same class (or, of several labels, in each the same).
 
         Shapes:
             - **out:** :math:`(|\mathcal{V}|, C)`
@@ -86,7 +109,7 @@ class Task:
             raise ValueError(f"The mask for '{self.name}' is empty: there is nothing to evaluate")
         if out.isnan().any():
             return float("nan")
-        return 100 * METRICS[self.metric](out, y)
+        return 100 * (self.score or METRICS[self.metric])(out, y)
 
 
 def accuracy(out: Tensor, y: Tensor) -> float:
@@ -132,9 +155,16 @@ def task(name: str, root: Root = None, split: str | None = None) -> Task:
     and else downloaded. Nothing is ever written to these two: downloads and processed graphs go
     to :obj:`$BITGNN_CACHE` (by default :obj:`~/.cache/bitgnn`).
 
+    OGB's sets are laid out as OGB lays them out (*e.g.*,
+    :obj:`ogbn_arxiv/raw/edge.csv.gz`) and never downloaded. Their tensors are mapped into memory
+    from the cache.
+
     The graph is what PyG makes of the files: undirected in most families, but directed in
     :class:`~torch_geometric.datasets.WebKB`, :class:`~torch_geometric.datasets.Actor` and
-    :class:`~torch_geometric.datasets.WikipediaNetwork`.
+    :class:`~torch_geometric.datasets.WikipediaNetwork`. Of OGB's sets, the graph is what the
+    published recipes train on: undirected in ogbn-arxiv, ogbn-products, ogbn-proteins (where
+    nodes have the mean of the features of their edges) and ogbn-mag (papers and citations, with
+    all else in :attr:`Task.hetero`), but directed in ogbn-papers100M.
 
     Args:
         name (str): The name of the data set, in any case; see :func:`available`.
@@ -156,15 +186,28 @@ def task(name: str, root: Root = None, split: str | None = None) -> Task:
         kinds = ", ".join(f"'{kind}'" for kind in entry.splits)
         raise ValueError(f"'{entry.name}' has no split '{split}': choose one of {kinds}")
     loaded = entry.load(entry.name, root)
-    data = _checked(entry.name, loaded.data)
+    data = _checked(entry.name, loaded.data, loaded.num_outputs)
     splitter = _splitter(kind, entry, loaded.data, data.y)
-    return Task(entry.name, data, entry.metric, kind, loaded.checksum, loaded.root, splitter)
+    return Task(
+        entry.name,
+        data,
+        entry.metric,
+        kind,
+        loaded.checksum,
+        loaded.root,
+        splitter,
+        loaded.num_outputs,
+        loaded.score,
+        loaded.open_hetero,
+    )
 
 
-def _checked(name: str, data: Data) -> Data:
+def _checked(name: str, data: Data, num_outputs: int | None) -> Data:
     x, y = data.x, data.y
     if x is None or x.dim() != 2 or not x.is_floating_point():
         raise ValueError(f"'{name}' cannot be used: its nodes have no feature vectors")
+    if y is not None and y.shape == (x.size(0), num_outputs):
+        return Data(x=x, edge_index=data.edge_index, y=y.long())
     if y is None or y.numel() != x.size(0) or y.is_floating_point():
         raise ValueError(f"'{name}' cannot be used: its nodes have no single class each")
     return Data(x=x, edge_index=data.edge_index, y=y.view(-1).long())

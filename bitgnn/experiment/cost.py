@@ -44,15 +44,16 @@ class Cost:
             everything else in 32 bits.
         weight_bytes_fp32 (int): Bytes of the same model in 32 bits.
         zeros (float, optional): The share of zeros among ternary weights.
-        int_ops (int): Integer operations of one inference.
-        float_ops (int): Float operations of one inference.
+        int_ops (int, optional): Integer operations of one inference, :obj:`None` if they were not
+            counted.
+        float_ops (int, optional): Float operations of one inference, likewise.
     """
 
     weight_bytes: int
     weight_bytes_fp32: int
     zeros: float | None
-    int_ops: int
-    float_ops: int
+    int_ops: int | None
+    float_ops: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields as plain values, fit for JSON."""

@@ -2,6 +2,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import torch
 from torch import nn
 
 from bitgnn.data import Task, task
-from bitgnn.experiment.cost import cost
+from bitgnn.experiment.cost import Cost, cost, share_of_zeros, weight_bytes
 from bitgnn.experiment.passport import passport
 from bitgnn.experiment.spec import RunSpec
-from bitgnn.experiment.teachers import TeacherRun, load_teacher, save_teacher
+from bitgnn.experiment.teachers import TeacherRun, load_teacher, save_teacher, share_teacher
 from bitgnn.quant import QuantConfig
 from bitgnn.training import FitResult, Recipe, Teacher, build_model, fit
+from bitgnn.training.batches import build_batches
+from bitgnn.training.checkpoint import Checkpoints
+from bitgnn.training.distributed import ALONE, Group
 from bitgnn.training.fit import OnEpoch
 from bitgnn.training.inputs import model_inputs
 
@@ -38,6 +42,9 @@ def train_run(
     device: str | torch.device = "cpu",
     on_epoch: OnEpoch | None = None,
     keep: bool = False,
+    checkpoints: Checkpoints | None = None,
+    group: Group = ALONE,
+    threads: int = 1,
 ) -> tuple[nn.Module, dict[str, Any]]:
     r"""Trains one model and returns it with the record of the run.
 
@@ -53,25 +60,31 @@ def train_run(
             metric. (default: :obj:`None`)
         keep (bool, optional): If set to :obj:`True`, the run is kept for others to learn from.
             (default: :obj:`False`)
+        checkpoints (Checkpoints, optional): Where the run, and the teacher's, leave what they need
+            to go on after they were stopped. (default: :obj:`None`)
+        group (Group, optional): The processes that share the run, each of which calls this
+            function. (default: this one alone)
+        threads (int, optional): The threads of each process. With another number of them, sums
+            are rounded otherwise. (default: :obj:`1`)
 
     Raises:
-        ValueError: If the data set found is not the one that :obj:`spec` names by its checksum.
+        ValueError: If the data set found is not the one that :obj:`spec` names by its checksum, or
+            a checkpoint is not this run's.
     """
     device = check_device(device)
-    with _isolated(device):
+    with _isolated(device, threads):
         t = _open(spec, root)
+        place = _Place(device, checkpoints, group)
         taught_by = spec.teacher_spec()
-        source = None if taught_by is None else _teacher_run(taught_by, t, device)
+        source = None if taught_by is None else _teacher_run(taught_by, t, place)
         teacher = None if source is None else source.teacher
         if source is not None and teacher is None:
             # Who has nobody to learn from is lost with the teacher.
-            model, result = _build(spec, t), FitResult(diverged=True)
+            model, result = _build(spec, t).to(device), FitResult(diverged=True)
         else:
-            model, result = _train(spec, t, device, on_epoch, teacher)
-        recipe = Recipe.from_dict(spec.recipe)
-        inputs = model_inputs(model.to(device), t, recipe, device)
-        if keep:
-            save_teacher(spec.key, _as_teacher(model, result, inputs))
+            model, result = _train(spec, t, place, on_epoch, teacher)
+        if keep and group.rank == 0:
+            save_teacher(spec.key, _as_teacher(spec, t, model, result, device))
         return model, {
             "key": spec.key,
             "spec": spec.to_dict(),
@@ -85,31 +98,64 @@ def train_run(
             "diverged": result.diverged,
             "teacher_val": None if source is None else source.val,
             "teacher_seconds": None if source is None else source.seconds,
-            "cost": cost(model, *inputs).to_dict(),
-            "passport": passport(device),
+            "cost": _cost(spec, t, model, device).to_dict(),
+            "passport": {**passport(device), "processes": group.size},
         }
 
 
-def _teacher_run(spec: RunSpec, t: Task, device: torch.device) -> TeacherRun:
-    found = load_teacher(spec.key)
-    if found is None:
-        model, result = _train(spec, t, device)
-        recipe = Recipe.from_dict(spec.recipe)
-        found = _as_teacher(model, result, model_inputs(model, t, recipe, device))
-        save_teacher(spec.key, found)
+@dataclass(frozen=True)
+class _Place:
+    """Where runs take place, and leave their checkpoints."""
+
+    device: torch.device
+    checkpoints: Checkpoints | None
+    group: Group
+
+
+def _teacher_run(spec: RunSpec, t: Task, place: _Place) -> TeacherRun:
+    found, group = load_teacher(spec.key), place.group
+    (at_hand,) = group.told([found is not None])
+    if not at_hand:
+        model, result = _train(spec, t, place)
+        if group.rank == 0:
+            found = _as_teacher(spec, t, model, result, place.device)
+            save_teacher(spec.key, found)
+    if group.size > 1:
+        share_teacher(spec.key, group)
+        found = load_teacher(spec.key)
+    assert found is not None
     return found
 
 
 def _train(
     spec: RunSpec,
     t: Task,
-    device: torch.device,
+    place: _Place,
     on_epoch: OnEpoch | None = None,
     teacher: Teacher | None = None,
 ) -> tuple[nn.Module, FitResult]:
     model, recipe = _build(spec, t), Recipe.from_dict(spec.recipe)
     split = t.split(spec.seed)
-    return model, fit(model, t, split, recipe, spec.seed, device, on_epoch, teacher)
+    checkpoint = None if place.checkpoints is None else place.checkpoints.of(spec.key)
+    return model, fit(
+        model,
+        t,
+        split,
+        recipe,
+        spec.seed,
+        place.device,
+        on_epoch,
+        teacher,
+        checkpoint,
+        place.group,
+    )
+
+
+def _cost(spec: RunSpec, t: Task, model: nn.Module, device: torch.device) -> Cost:
+    recipe = Recipe.from_dict(spec.recipe)
+    if recipe.batch is not None:  # The whole graph may be more than a model can be called with.
+        return Cost(*weight_bytes(model), share_of_zeros(model), None, None)
+    return cost(model, *model_inputs(model, t, recipe, device))
 
 
 def _build(spec: RunSpec, t: Task) -> nn.Module:
@@ -119,16 +165,16 @@ def _build(spec: RunSpec, t: Task) -> nn.Module:
     return build_model(spec.model, t.num_features, t.num_classes, recipe, quant)
 
 
-@torch.no_grad()
 def _as_teacher(
-    model: nn.Module, result: FitResult, inputs: tuple[torch.Tensor, ...]
+    spec: RunSpec, t: Task, model: nn.Module, result: FitResult, device: torch.device
 ) -> TeacherRun:
     """What a run leaves to its students: the model of the chosen epoch."""
     seconds = round(result.seconds, 3)
     if result.diverged:
         return TeacherRun(None, _finite(result.val), seconds)
-    teacher = Teacher(model.eval()(*inputs), dict(model.state_dict()))
-    return TeacherRun(teacher, _finite(result.val), seconds)
+    recipe = Recipe.from_dict(spec.recipe)
+    batches = build_batches(model, t, t.split(spec.seed), recipe, device=device)
+    return TeacherRun(Teacher(batches.logits(), dict(model.state_dict())), _finite(result.val), seconds)
 
 
 def _open(spec: RunSpec, root: str | Path | None) -> Task:
@@ -168,21 +214,21 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 @contextmanager
-def _isolated(device: torch.device) -> Iterator[None]:
-    """One thread, deterministic algorithms and a random state that is given back."""
-    threads = torch.get_num_threads()
+def _isolated(device: torch.device, threads: int = 1) -> Iterator[None]:
+    """A number of threads, deterministic algorithms and a random state that is given back."""
+    threads_before = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         try:
-            torch.set_num_threads(1)
+            torch.set_num_threads(threads)
             if device.type == "cuda":
                 # On one CPU thread all algorithms are, and the switch would only cost time.
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True, warn_only=True)
             yield
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(threads_before)
             torch.use_deterministic_algorithms(deterministic)
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from bitgnn.data.locate import cache_dir, writable
 from bitgnn.files import write_whole
 from bitgnn.training import Teacher
+from bitgnn.training.distributed import Group
 
 STATE = "state."
 
@@ -85,6 +86,20 @@ def load_teacher(key: str) -> TeacherRun | None:
         return None
     state = {name.removeprefix(STATE): value for name, value in tensors.items()}
     return TeacherRun(Teacher(logits, state), val, seconds)
+
+
+def share_teacher(key: str, group: Group) -> None:
+    """Gives all processes of a group what the first one keeps under a key, on its machine or on
+    another.
+
+    Args:
+        key (str): The key of the run.
+        group (Group): The processes.
+    """
+    content = group.read(_path(key).read_bytes() if group.rank == 0 else None)
+    if group.rank > 0 and content is not None and load_teacher(key) is None:
+        writable(teachers_dir())
+        write_whole(_path(key), content)
 
 
 def _path(key: str) -> Path:

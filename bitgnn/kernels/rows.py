@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from bitgnn import quant
-from bitgnn.kernels import native
+from bitgnn.kernels import native, row_ops
 from bitgnn.kernels.sparse import with_values
 from bitgnn.quant import QuantConfig
 
@@ -25,6 +25,9 @@ def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
         return with_values(x, values), scale
     if x.layout == torch.strided and x.dim() > 0 and native.applies(x):
         return native.quantize_rows(x, *bounds)
+    bits = config.activation_bits
+    if torch.compiler.is_compiling() and bits is not None and x.dim() > 0 and native.takes(x):
+        return row_ops.quantize_rows(x, bits, config.full_range, config.eps)
     return quant.quantize_rows(x, config)
 
 

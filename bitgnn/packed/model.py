@@ -37,8 +37,10 @@ class PackedModel:
         edge_index: Adj | Mapping[Relation, Adj] | PreparedGraph | PreparedHeteroGraph = None,
         edge_weight: Tensor | None = None,
         exact: bool = False,
+        out: Tensor | None = None,
     ) -> Any:
-        r"""Returns what the trained model returns in evaluation.
+        r"""Returns what the trained model returns in evaluation. On the native engine features and
+        output may be mapped from files, and are read and written block by block of rows.
 
         Args:
             x (torch.Tensor or dict): The features of the nodes; a sparse matrix, such as bags of
@@ -50,6 +52,8 @@ class PackedModel:
                 prepared. (default: :obj:`None`)
             exact (bool, optional): If set to :obj:`True`, no number is rounded that the trained
                 model does not round, which is slower. (default: :obj:`False`)
+            out (torch.Tensor, optional): Where to write the output, contiguous. (default:
+                :obj:`None`, in memory of its own)
 
         Shapes:
             - **x:** :math:`(|\mathcal{V}|, F_{in})`
@@ -58,20 +62,25 @@ class PackedModel:
         Raises:
             TypeError: If the features are no tensor, or of several types and no dict.
             ValueError: If they are no matrix or have another width than in training, or the graph
-                does not fit.
+                or the place of the output does not fit.
         """
         if self.program.is_hetero:
             if edge_weight is not None:
                 raise ValueError("Of several types of edges none has weights: leave 'edge_weight'")
+            if out is not None:
+                raise ValueError("Outputs of several types of nodes have no place: leave 'out'")
             return self._hetero(x, edge_index, exact)
         x = _features(x)
         graph = self._graph(x, edge_index, edge_weight)
         if not native.applies(x):
-            return reference.run(self.program, x.to_dense(), graph)
+            found = reference.run(self.program, x.to_dense(), graph)
+            return found if out is None else _place(out, found.shape).copy_(found)
         key = x.size(1), exact, x.layout != torch.strided
         if key not in self._native:
             self._native[key] = NativeProgram(self.program, *key)
-        return self._native[key](x, graph)
+        program = self._native[key]
+        out = None if out is None else _place(out, (x.size(0), program.width))
+        return program(x, graph, out)
 
     def _hetero(self, x: Any, edge_index: Any, exact: bool) -> Any:
         if not isinstance(x, Mapping):
@@ -155,6 +164,19 @@ class PackedModel:
         return (
             f"{type(self).__name__}({name}, linear layers={layers}, bytes={self.num_bytes}{left})"
         )
+
+
+def _place(out: Tensor, shape: tuple[int, ...]) -> Tensor:
+    fits = isinstance(out, Tensor) and out.layout == torch.strided and out.shape == shape
+    if not fits or out.dtype != torch.float32 or not out.is_contiguous() or out.requires_grad:
+        found = (
+            f"{out.dtype}, {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+        )
+        raise ValueError(
+            f"'out' must be contiguous, of type torch.float32 and shape {tuple(shape)}, without a "
+            f"gradient (got {found})"
+        )
+    return out
 
 
 def _features(x: Any) -> Tensor:

@@ -9,7 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitgnn.kernels import native as kernels
-from bitgnn.kernels.native import GIVEN, INT8, INT16, LINE, NUMBERS, OWN, SPARSE, WANTED
+from bitgnn.kernels.native_products import (
+    GIVEN,
+    INT8,
+    INT16,
+    LINE,
+    NUMBERS,
+    OWN,
+    SPARSE,
+    WANTED,
+    pack_codes,
+    pack_numbers,
+)
 from bitgnn.packed import reference
 from bitgnn.packed.graph import PreparedGraph, PreparedHeteroGraph
 from bitgnn.packed.outputs import Outputs
@@ -61,13 +72,16 @@ class NativeProgram:
     ) -> None:
         self.program = program
         widths = _widths(program, width)
+        self.width = widths[-1]
         self.items = [
             item if isinstance(item, Call) else _Engine(program, item, widths, sparse)
             for item in plan(program, exact, sparse)
         ]
 
-    def __call__(self, x: Tensor | dict[str, Tensor], graph: Graph | None) -> Any:
-        """Returns the output."""
+    def __call__(
+        self, x: Tensor | dict[str, Tensor], graph: Graph | None, out: Tensor | None = None
+    ) -> Any:
+        """Returns the output, which is written to `out` if it is given."""
         values: dict[int, Any] = {}
         if isinstance(x, Tensor):
             values[0] = x if x.layout == torch.sparse_csr else x.contiguous()
@@ -77,12 +91,14 @@ class NativeProgram:
                 if step.op == "pick":
                     values[value] = x[step.attrs["nodes"]].contiguous()
             rows = {nodes: each.size(0) for nodes, each in x.items()}
+        last = len(self.program.steps)
+        places = {} if out is None else {last: out}
         for item in self.items:
             if isinstance(item, Call):
                 values[item.value] = self._call(item, values, graph)
             else:
-                item.run(values, graph, rows)
-        return values[len(self.program.steps)]
+                item.run(values, graph, rows, places)
+        return values[last] if out is None or values[last] is out else out.copy_(values[last])
 
     def _call(self, call: Call, values: dict[int, Any], graph: Graph | None) -> Any:
         read: list[Any] = []
@@ -119,10 +135,18 @@ class _Engine:
             made = [self._stage(stage, handed) for stage in stages]
             self.engine.add_pass(made, self.types.index(self.nodes[stages[0].value]))
 
-    def run(self, values: dict[int, Any], graph: Graph | None, rows: Mapping[str, int]) -> None:
-        """Computes what the segment wants, of what it is given."""
+    def run(
+        self,
+        values: dict[int, Any],
+        graph: Graph | None,
+        rows: Mapping[str, int],
+        places: dict[int, Tensor],
+    ) -> None:
+        """Computes what the segment wants, of what it is given; some values have their place."""
         outputs = {
-            value: self.outputs.empty(rows[self.nodes[value]], self.widths[value])
+            value: places[value]
+            if value in places
+            else self.outputs.empty(rows[self.nodes[value]], self.widths[value])
             for value in self.segment.wanted
         }
         parts = [_parts(values[value]) for value in self.segment.given]
@@ -189,7 +213,7 @@ class _Engine:
             before = self.program.steps[step.inputs[0] - 1]
         vectors = attention_vectors(step, before)
         made.attends, made.few = len(vectors), len(vectors) <= FEW
-        made.vectors = self._keep(vectors if made.few else kernels.pack_numbers(vectors))
+        made.vectors = self._keep(vectors if made.few else pack_numbers(vectors))
         made.rounded = before is not None
         self.scores[view.attend] = self._add_value(NUMBERS, view.value, OWN, len(vectors))
         made.scores = self.scores[view.attend]
@@ -230,9 +254,9 @@ class _Engine:
             made.by_row = self._keep(F.pad(by_row, (0, -n % LINE)))
             return
         if not ternary:
-            made.numbers = self._keep(kernels.pack_numbers(weight))
+            made.numbers = self._keep(pack_numbers(weight))
             return
-        made.codes = self._keep(kernels.pack_codes(weight))
+        made.codes = self._keep(pack_codes(weight))
 
     def _keep(self, tensor: Tensor) -> int:
         self.kept.append(tensor.contiguous())

@@ -20,9 +20,9 @@ def build_model(
 ) -> nn.Module:
     r"""Builds a node-classification model as a recipe describes it.
 
-    What never changes over full-batch epochs is computed once, on both sides
-    alike: the normalized adjacency matrix of GCN and the propagated features
-    of SGC.
+    What never changes over epochs that see the whole graph is computed once,
+    on both sides alike: the normalized adjacency matrix of GCN and the
+    propagated features of SGC.
 
     Args:
         name (str): :obj:`"gcn"`, :obj:`"sage"`, :obj:`"gat"`, :obj:`"sgc"` or
@@ -70,7 +70,8 @@ def _layers(model: nn.Module) -> nn.ModuleList:
 
 
 def _gcn(in_channels: int, out_channels: int, recipe: Recipe, quant: Quant) -> nn.Module:
-    return _gnn(BitGCN, in_channels, out_channels, recipe, cached=True, quant=quant)
+    cached = recipe.batch is None
+    return _gnn(BitGCN, in_channels, out_channels, recipe, cached=cached, quant=quant)
 
 
 def _sage(in_channels: int, out_channels: int, recipe: Recipe, quant: Quant) -> nn.Module:
@@ -102,7 +103,7 @@ def _gnn(
 
 def _sgc(in_channels: int, out_channels: int, recipe: Recipe, quant: Quant) -> nn.Module:
     # Features that are dropped anew in every epoch cannot be propagated once for all.
-    cached = recipe.input_dropout == 0.0
+    cached = recipe.input_dropout == 0.0 and recipe.batch is None
     return BitSGC(in_channels, out_channels, K=recipe.K, cached=cached, quant=quant)
 
 

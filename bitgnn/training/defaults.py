@@ -53,6 +53,66 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "LINKXDataset": {**GENERAL, "feature_norm": "none", "weight_decay": 0.0},
 }
 
+# OGB's sets have recipes of their own: those of its examples (snap-stanford/ogb,
+# examples/nodeproppred), which its leaderboard lists. Adam without weight decay, features as they
+# are, and all epochs are trained.
+LEADERBOARD = Recipe(
+    hidden_channels=256, num_layers=3, K=3, heads=1, feature_norm="none", weight_decay=0.0
+)
+
+OGB: dict[str, dict[str, Any]] = {
+    "ogbn-arxiv": {"epochs": 500, "norm": "batch_norm"},  # arxiv/gnn.py and mlp.py
+    "ogbn-products": {"epochs": 300},  # products/gnn.py
+    "ogbn-proteins": {"epochs": 1000, "dropout": 0.0},  # proteins/gnn.py
+    "ogbn-mag": {"epochs": 100, "num_layers": 2},  # mag/gnn.py
+    # OGB has no recipe for its models. PyG's examples/ogbn_train.py:
+    "ogbn-papers100M": {
+        "epochs": 50,
+        "lr": 0.003,
+        "batch": "neighbor",
+        "batch_size": 1024,
+        "num_neighbors": (10,),
+    },
+}
+
+# OGB has no GAT either. PyG's examples/ogbn_train.py, but as many epochs as GCN: there they are of
+# batches, and the learning rate falls when validation stands still.
+_GAT: dict[str, Any] = {"dropout": 0.5, "lr": 0.003, "norm": None}
+
+OGB_MODELS: dict[str, dict[str, dict[str, Any]]] = {
+    "ogbn-arxiv": {"gat": _GAT},
+    "ogbn-products": {
+        # PyG's examples/ogbn_products_gat.py, which has skip connections, too.
+        "gat": {
+            "hidden_channels": 512,
+            "heads": 4,
+            "act": "elu",
+            "lr": 0.001,
+            "epochs": 100,
+            "batch": "neighbor",
+            "batch_size": 512,
+            "num_neighbors": (10, 10, 5),
+        },
+        "mlp": {"dropout": 0.0},  # products/mlp.py
+    },
+    "ogbn-proteins": {"gat": _GAT, "mlp": {"dropout": 0.5}},  # proteins/mlp.py
+    "ogbn-mag": {
+        "gat": _GAT,
+        "mlp": {"epochs": 500, "num_layers": 3, "dropout": 0.0},  # mag/mlp.py
+    },
+    # papers100M/mlp.py; papers100M/sgc.py has three steps before it.
+    "ogbn-papers100M": {
+        "mlp": {
+            "epochs": 30,
+            "lr": 0.01,
+            "dropout": 0.0,
+            "norm": "batch_norm",
+            "batch_size": 256,
+        },
+        "sgc": {"epochs": 30, "lr": 0.01},
+    },
+}
+
 # arXiv 2411.05882: raw features, no dropout, AdamW with its default weight decay for all weights
 # (latent ones too), 100 epochs, the last one counts.
 PAPER = Recipe(
@@ -93,5 +153,9 @@ def recipe_for(model: str, dataset: str, name: str = "default") -> Recipe:
     if name == "paper":
         return PAPER
     changes = recipe_changes(name)
-    family = FAMILIES.get(lookup(dataset).family, GENERAL)
+    entry = lookup(dataset)
+    if entry.family == "OGB":
+        own = OGB_MODELS[entry.name].get(model, {})
+        return LEADERBOARD.replace(**{**OGB[entry.name], **own, **changes})
+    family = FAMILIES.get(entry.family, GENERAL)
     return CITATION.replace(**{**MODELS[model], **family, **changes})

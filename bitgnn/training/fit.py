@@ -1,50 +1,25 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from bitgnn.data import Split, Task
 from bitgnn.nn import set_strength
+from bitgnn.training.batches import Batch, build_batches
+from bitgnn.training.checkpoint import Checkpoint
 from bitgnn.training.distill import Objective, Teacher, initialize
-from bitgnn.training.inputs import drop_features, model_inputs
+from bitgnn.training.distributed import ALONE, Group
+from bitgnn.training.inputs import drop_features
 from bitgnn.training.latent import latent_weights, quantized_layers
 from bitgnn.training.optimizer import build_optimizer, build_scheduler
+from bitgnn.training.order import FACTOR
 from bitgnn.training.power import PowerPropagation
 from bitgnn.training.recipe import Recipe
+from bitgnn.training.state import FitResult, TrainingState
 
 OnEpoch = Callable[[int, float], None]
-
-
-@dataclass
-class FitResult:
-    r"""What a training run came to; metrics are percent.
-
-    Args:
-        test (float): The test metric at :obj:`best_epoch`.
-        val (float): The validation metric at :obj:`best_epoch`.
-        best_epoch (int): The epoch that was chosen, from 1; 0 (and no metrics)
-            if the run diverged before there was one to choose.
-        epochs_run (int): How many epochs were completed.
-        curves (dict): Training :obj:`"loss"`, :obj:`"val"` and :obj:`"test"`
-            metric, one number a completed epoch.
-        seconds (float): How long the run took.
-        diverged (bool): Whether the loss or an output stopped being finite,
-            which ends a run.
-    """
-
-    test: float = math.nan
-    val: float = math.nan
-    best_epoch: int = 0
-    epochs_run: int = 0
-    curves: dict[str, list[float]] = field(
-        default_factory=lambda: {"loss": [], "val": [], "test": []}
-    )
-    seconds: float = 0.0
-    diverged: bool = False
 
 
 def fit(
@@ -56,9 +31,11 @@ def fit(
     device: str | torch.device = "cpu",
     on_epoch: OnEpoch | None = None,
     teacher: Teacher | None = None,
+    checkpoint: Checkpoint | None = None,
+    group: Group = ALONE,
 ) -> FitResult:
-    r"""Trains a model for full-batch node classification with cross-entropy and, if the recipe
-    has a teacher, by distillation.
+    r"""Trains a model for node classification with cross-entropy and, if the recipe has a teacher,
+    by distillation, on the whole graph or in mini-batches (:mod:`bitgnn.training.batches`).
 
     With :obj:`select="best_val"` the epoch with the best validation metric is
     reported (of equal ones the one with the lowest validation loss, of equal
@@ -81,83 +58,88 @@ def fit(
             and validation metric. (default: :obj:`None`)
         teacher (Teacher, optional): The finished run to learn from, just where
             the recipe has a :obj:`teacher`. (default: :obj:`None`)
+        checkpoint (Checkpoint, optional): Where the run leaves what it needs
+            to go on after it was stopped. (default: :obj:`None`)
+        group (Group, optional): The processes that share the run, each of
+            which calls this function; the first one evaluates.
+            (default: this one alone)
 
     Raises:
         ValueError: If there is a teacher and the recipe has none, or the other
-            way round.
+            way round; if mini-batches need a package that is not there; or if
+            the checkpoint is not this run's.
     """
     started = time.perf_counter()
-    torch.manual_seed(seed)
+    # Processes of a group drop other features and sample other neighbors.
+    torch.manual_seed(seed + FACTOR * group.rank)
     model.to(device)
-    x, *graph = model_inputs(model, t, recipe, device)
+    batches = build_batches(model, t, split, recipe, seed, device, group)
     y, train, val = (each.to(device) for each in (t.data.y, split.train, split.val))
     initialize(model, recipe, teacher)
-    objective = Objective(recipe, y, train, teacher)
+    objective = Objective(recipe, y, train, teacher, group)
     optimizer = build_optimizer(model, recipe)
     scheduler = build_scheduler(optimizer, recipe)
     powers = PowerPropagation(latent_weights(model), recipe.latent_power)
     quantized = bool(quantized_layers(model))
-    result, best = FitResult(), _Best()
+    state = TrainingState(model, optimizer, scheduler, powers, group, torch.device(device))
+    if checkpoint is not None:
+        checkpoint.begin(state)
+    wrapped = group.wrap(model)
 
-    def step(progress: float) -> float:
+    def train_epoch(epoch: int) -> float:
         model.train()
+        losses = [step(batch, (epoch - 1) / recipe.epochs) for batch in batches.epoch(epoch)]
+        scheduler.step()
+        return group.mean(math.fsum(losses) / len(losses))
+
+    def step(batch: Batch, progress: float) -> float:
         optimizer.zero_grad()
-        dropped = drop_features(x, recipe.input_dropout)
-        loss = objective(model(dropped, *graph), progress)
+        dropped = drop_features(batch.x, recipe.input_dropout)
+        out = batch.outputs(wrapped(dropped, *batch.graph))
+        loss = objective(out, progress, batch.nodes)
         loss.backward()
         powers.step(optimizer)
-        scheduler.step()
         return float(loss.detach())
 
     @torch.no_grad()
-    def evaluate() -> tuple[float, Tensor]:
-        model.eval()
-        out = model(x, *graph)
-        return float(F.cross_entropy(out[val], y[val])), out.cpu()
+    def evaluate() -> tuple[float, float, float, bool]:
+        """Validation loss, both metrics, and whether all is finite: by the first process."""
+        found = (math.nan, math.nan, math.nan, False)
+        if group.rank == 0:
+            out = batches.logits()
+            val_loss, out = float(objective.supervised(out, val)), out.cpu()
+            if math.isfinite(val_loss) and out.isfinite().all():
+                found = val_loss, t.evaluate(out, split.val), t.evaluate(out, split.test), True
+        val_loss, score, test, finite = group.told(found)
+        return val_loss, score, test, bool(finite)
 
-    strength = 0.0
-    for epoch in range(1, recipe.epochs + 1):
-        previous, strength = strength, recipe.schedule(epoch / recipe.epochs)
+    while not state.ended:
+        epoch = state.result.epochs_run + 1
+        previous = recipe.schedule((epoch - 1) / recipe.epochs) if epoch > 1 else 0.0
+        strength = recipe.schedule(epoch / recipe.epochs)
         set_strength(model, strength)
         if recipe.reset_optimizer and quantized and previous == 0.0 < strength:
             optimizer.state.clear()
-        loss = step((epoch - 1) / recipe.epochs)
-        val_loss, out = evaluate()
-        if not (math.isfinite(loss) and math.isfinite(val_loss) and out.isfinite().all()):
-            result.diverged = True
-            break
-        score, test = t.evaluate(out, split.val), t.evaluate(out, split.test)
-        result.epochs_run = epoch
-        for name, value in (("loss", loss), ("val", score), ("test", test)):
-            result.curves[name].append(value)
-        if on_epoch is not None:
-            on_epoch(epoch, score)
-        if strength == 1.0 or not quantized:
-            if recipe.select == "last":
-                best = _Best(epoch)
-            elif best.epoch == 0 or (score, -val_loss) > (best.val, -best.val_loss):
-                best = _Best(epoch, score, val_loss, _copy_state(model))
-            elif recipe.patience is not None and epoch - best.epoch >= recipe.patience:
-                break
+        loss = train_epoch(epoch)
+        val_loss, score, test, finite = evaluate()
+        counts = strength == 1.0 or not quantized
+        if math.isfinite(loss) and finite:
+            state.note(loss, score, test)
+            if on_epoch is not None:
+                on_epoch(epoch, score)
+            if counts:
+                state.choose(recipe.select, score, val_loss)
+            waited = epoch - state.best.epoch
+            patient = recipe.patience is None or not counts or waited < recipe.patience
+            state.ended = epoch == recipe.epochs or not patient
+        else:
+            state.result.diverged = state.ended = True
+        if checkpoint is not None:
+            state.result.seconds += time.perf_counter() - started
+            started = time.perf_counter()
+            checkpoint.end_of_epoch(state)
 
     set_strength(model, 1.0)
-    if best.state is not None:
-        model.load_state_dict(best.state)
-    if best.epoch > 0:
-        result.best_epoch = best.epoch
-        result.val = result.curves["val"][best.epoch - 1]
-        result.test = result.curves["test"][best.epoch - 1]
-    result.seconds = time.perf_counter() - started
-    return result
-
-
-@dataclass
-class _Best:
-    epoch: int = 0
-    val: float = 0.0
-    val_loss: float = 0.0
-    state: dict[str, Tensor] | None = None
-
-
-def _copy_state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    state.finish()
+    state.result.seconds += time.perf_counter() - started
+    return state.result

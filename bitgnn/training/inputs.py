@@ -48,10 +48,32 @@ def model_inputs(
         x = normalize_features(t.data.x, recipe.feature_norm).to(device)
     if isinstance(model, MLP):
         return (x,)
-    edges, convs = t.data.edge_index, _convs(model)
+    return x, edges_for(model, t.data.edge_index, t.num_nodes, x.dtype, device)
+
+
+def edges_for(
+    model: nn.Module,
+    edge_index: Tensor,
+    num_nodes: int,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    r"""Returns edges in the form in which a model trains fastest: as a sparse matrix (CSR) if all
+    its layers are served better by one.
+
+    Args:
+        model (torch.nn.Module): The model.
+        edge_index (torch.Tensor): The edges.
+        num_nodes (int): The number of nodes.
+        dtype (torch.dtype, optional): The type of the features.
+            (default: :obj:`torch.float32`)
+        device (str or torch.device, optional): Where the edges go.
+            (default: :obj:`"cpu"`)
+    """
+    convs, on_cpu = _convs(model), torch.device(device).type == "cpu"
     if convs and all(isinstance(conv, CONVS if on_cpu else SAGEConv) for conv in convs):
-        edges = adjacency(edges, t.num_nodes, convs, x.dtype)
-    return x, edges.to(device)
+        edge_index = adjacency(edge_index, num_nodes, convs, dtype)
+    return edge_index.to(device)
 
 
 def drop_features(x: Tensor, p: float) -> Tensor:

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +48,25 @@ class PowerPropagation:
         for weight, root in zip(self.weights, self.roots, strict=True):
             root.copy_(weight)
         self._take_powers()
+
+    def state(self) -> dict[str, Tensor]:
+        r"""Returns :math:`\mathbf{V}` and :math:`c` of each weight."""
+        pairs = zip(self.roots, self.factors, strict=True)
+        return {
+            f"{number}.{name}": value
+            for number, pair in enumerate(pairs)
+            for name, value in zip(("root", "factor"), pair, strict=True)
+        }
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        r"""Takes what :meth:`state` gave, the weights being there already.
+
+        Args:
+            state (dict): What :meth:`state` gave.
+        """
+        for name, value in self.state().items():
+            value.copy_(state[name])
 
     def _take_powers(self) -> None:
         for weight, root, factor in zip(self.weights, self.roots, self.factors, strict=True):

@@ -13,6 +13,7 @@ SELECTIONS = ("best_val", "last")
 STARTS = ("scratch", "teacher")
 KEPT = ("first", "last", None)
 STANDARDIZED = ("graph", "node", None)
+BATCHES = ("neighbor", "random", "saint", "cluster", None)
 
 # What only a student has, and what only a ternary layer has.
 TEACHING = ("teacher", "teacher_weight", "teacher_decay", "temperature", "standardize", "start")
@@ -30,7 +31,14 @@ QUANTIZED = (
 
 # Fields that are younger than the first published runs. A run that makes no use of them is recorded
 # as it was then, and keeps its key.
-YOUNGER = ("teacher_decay", "latent_power")
+YOUNGER = (
+    "teacher_decay",
+    "latent_power",
+    "batch",
+    "batch_size",
+    "num_neighbors",
+    "num_parts",
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class Recipe:
             trained (:class:`~bitgnn.training.power.PowerPropagation`): the
             higher it is, the more of them are zero.
             (default: :obj:`1.0`)
-        epochs (int, optional): Full-batch epochs at most.
+        epochs (int, optional): Epochs at most.
             (default: :obj:`200`)
         patience (int, optional): Stop after so many epochs without a better
             validation metric; :obj:`None` never stops early.
@@ -157,6 +165,20 @@ class Recipe:
         start (str, optional): The initial parameters: :obj:`"scratch"` draws
             them, :obj:`"teacher"` takes the teacher's.
             (default: :obj:`"scratch"`)
+        batch (str, optional): What a step sees
+            (:mod:`bitgnn.training.batches`): sampled neighborhoods
+            (:obj:`"neighbor"`), random parts of the graph (:obj:`"random"`),
+            random walks (:obj:`"saint"`), clusters (:obj:`"cluster"`), or
+            :obj:`None` for the whole graph. (default: :obj:`None`)
+        batch_size (int, optional): Nodes that a step learns from, of
+            :obj:`"neighbor"`; walks of :obj:`"saint"`; clusters of
+            :obj:`"cluster"`. (default: :obj:`1024`)
+        num_neighbors (tuple[int], optional): How many neighbors
+            :obj:`"neighbor"` samples in each layer, :obj:`-1` for all; the
+            last number serves all layers that follow.
+            (default: :obj:`(15, 10, 5)`)
+        num_parts (int, optional): The number of parts of :obj:`"random"` and
+            clusters of :obj:`"cluster"`. (default: :obj:`10`)
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -195,10 +217,17 @@ class Recipe:
     temperature: float = 1.0
     standardize: Literal["graph", "node"] | None = None
     start: Literal["scratch", "teacher"] = "scratch"
+    batch: Literal["neighbor", "random", "saint", "cluster"] | None = None
+    batch_size: int = 1024
+    num_neighbors: tuple[int, ...] = (15, 10, 5)
+    num_parts: int = 10
 
     def __post_init__(self) -> None:
         for name in ("hidden_channels", "num_layers", "heads", "K", "epochs", "width"):
             self._check_count(name)
+        for name in ("batch_size", "num_parts"):
+            self._check_count(name)
+        self._check_neighbors()
         if self.patience is not None:
             self._check_count("patience")
         for name in ("dropout", "input_dropout", "attention_dropout"):
@@ -223,6 +252,7 @@ class Recipe:
         self._check_choice("start", STARTS)
         self._check_choice("keep", KEPT)
         self._check_choice("standardize", STANDARDIZED)
+        self._check_choice("batch", BATCHES)
         if not isinstance(self.schedule, StrengthSchedule):
             raise TypeError(f"'schedule' must be a StrengthSchedule (got {self.schedule!r})")
         if not isinstance(self.reset_optimizer, bool):
@@ -270,6 +300,17 @@ class Recipe:
         if value < 1:
             raise ValueError(f"'{name}' must be at least 1 (got {value})")
 
+    def _check_neighbors(self) -> None:
+        given = self.num_neighbors
+        counts = [given] if isinstance(given, int) else given
+        if not isinstance(counts, (list, tuple)) or not all(type(n) is int for n in counts):
+            raise TypeError(f"'num_neighbors' must be integers, one a layer (got {given!r})")
+        if not counts or not all(n >= 1 or n == -1 for n in counts):
+            raise ValueError(
+                f"'num_neighbors' must be at least 1 each, or -1 for all neighbors (got {given!r})"
+            )
+        object.__setattr__(self, "num_neighbors", tuple(counts))  # read from JSON, it is a list
+
     def _check_number(self, name: str, allowed: str, test: Any) -> None:
         value = getattr(self, name)
         if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -301,14 +342,16 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields as plain values, fit for JSON."""
-        return asdict(self)
+        return {**asdict(self), "num_neighbors": list(self.num_neighbors)}
 
     def to_record(self) -> dict[str, Any]:
         """Returns what names the recipe in the record and the key of a run: :meth:`to_dict`,
         but younger fields only where they are used. Also understood by :meth:`from_dict`."""
-        neutral = _defaults(*YOUNGER)
+        neutral = Recipe().to_dict()
         fields = self.to_dict().items()
-        return {name: value for name, value in fields if neutral.get(name, ...) != value}
+        return {
+            name: value for name, value in fields if name not in YOUNGER or value != neutral[name]
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":

@@ -61,6 +61,8 @@ def _parse_value(name: str, text: str) -> Any:
         return None
     if text in ("true", "false"):
         return text == "true"
+    if "," in text:
+        return tuple(_parse_value(name, each) for each in text.split(","))
     for number in (int, float):
         try:
             return number(text)
@@ -74,6 +76,8 @@ def _format_value(value: Any) -> str:
         return f"{value['kind']}:{value['start']}:{value['end']}"
     if value is None or isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
     return str(value)
 
 

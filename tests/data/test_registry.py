@@ -2,6 +2,7 @@ import pytest
 from torch_geometric import datasets
 
 from bitgnn.data import registry
+from bitgnn.data.ogb import SETS, OGBSource
 from bitgnn.data.registry import ENTRIES, lookup
 from bitgnn.data.source import PyGSource
 
@@ -48,7 +49,7 @@ def test_linkx_is_complete():
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_pyg_knows_every_entry(entry):
-    if entry.name == "Digits":
+    if entry.family in ("OGB", "scikit-learn"):
         assert not isinstance(entry.load, PyGSource)
         return
     assert entry.load.family == entry.family
@@ -59,4 +60,14 @@ def test_pyg_knows_every_entry(entry):
 
 def test_binary_sets_are_measured_by_rocauc():
     rocauc = {entry.name for entry in ENTRIES if entry.metric == "rocauc"}
-    assert rocauc == {"Minesweeper", "Tolokers", "Questions", "genius"}
+    assert rocauc == {"Minesweeper", "Tolokers", "Questions", "genius", "ogbn-proteins"}
+
+
+def test_ogb_is_complete():
+    entries = [entry for entry in ENTRIES if entry.family == "OGB"]
+    assert [entry.name for entry in entries] == list(SETS)
+    for entry in entries:
+        assert entry.load == OGBSource(entry.name)
+        assert entry.splits == ("public",)
+        assert entry.size[3] == SETS[entry.name].num_outputs
+    assert lookup("OGBN_Papers100m").name == "ogbn-papers100M"

@@ -3,7 +3,7 @@ import torch
 
 from bitgnn.nn import BitGAT, BitGCN, BitGraphSAGE, BitMLP, BitSGC
 from bitgnn.training import Recipe, build_model
-from bitgnn.training.fit import model_inputs
+from bitgnn.training.inputs import model_inputs
 from bitgnn.training.latent import quantized_layers
 
 CLASSES = {"gcn": BitGCN, "sage": BitGraphSAGE, "gat": BitGAT, "sgc": BitSGC, "mlp": BitMLP}

@@ -178,3 +178,51 @@ def test_parameters_that_do_not_fit():
     model, other = build_model("gcn", 8, 3, recipe), build_model("gcn", 9, 3, recipe)
     with pytest.raises(ValueError, match=r"(?s)same parameters as the model: .*size mismatch"):
         initialize(model, recipe, Teacher(torch.zeros(5, 3), other.state_dict()))
+
+
+def reference_labels(out, y, train, teacher, weight, temperature):
+    r"""Binary cross-entropy and divergence, label by label in double precision."""
+    known = [(i, j) for i, j in (y >= 0).nonzero().tolist() if train[i]]
+    p = out.double().sigmoid()
+    entropy = [-math.log(p[i, j] if y[i, j] == 1 else 1 - p[i, j]) for i, j in known]
+    loss = sum(entropy) / max(len(entropy), 1)
+    q, p = ((each.double() / temperature).sigmoid() for each in (out, teacher))
+    divergence = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    return loss + weight * temperature**2 * float(divergence.mean())
+
+
+@given(
+    seed=st.integers(0, 99),
+    num_nodes=st.integers(1, 9),
+    labels=st.integers(1, 4),
+    weight=st.sampled_from([0.25, 20.0]),
+    temperature=st.sampled_from([0.5, 4.0]),
+    standardize=st.sampled_from([None, "graph"]),
+)
+def test_several_labels_a_node(seed, num_nodes, labels, weight, temperature, standardize):
+    torch.manual_seed(seed)
+    out, logits = 3 * torch.randn(2, num_nodes, labels)
+    y, train = torch.randint(-1, 2, (num_nodes, labels)), torch.arange(num_nodes) % 2 == 0
+    recipe = Recipe(
+        teacher="same", teacher_weight=weight, temperature=temperature, standardize=standardize
+    )
+    loss = Objective(recipe, y, train, Teacher(logits, {}))(out)
+    expected = reference_labels(out, y, train, logits, weight, temperature)
+    assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@given(seed=st.integers(0, 99), num_nodes=st.integers(2, 12))
+def test_loss_of_a_batch_is_that_of_its_nodes(seed, num_nodes):
+    torch.manual_seed(seed)
+    out, logits = 3 * torch.randn(2, num_nodes, 3)
+    y, train = torch.randint(3, (num_nodes,)), torch.rand(num_nodes) < 0.5
+    nodes = torch.randperm(num_nodes)[: num_nodes // 2]
+    recipe = Recipe(teacher="same", teacher_weight=2.0)
+    found = Objective(recipe, y, train, Teacher(logits, {}))(out[nodes], 0.0, nodes)
+    if train[nodes].any():
+        alone = Objective(recipe, y[nodes], train[nodes], Teacher(logits[nodes], {}))(out[nodes])
+        assert float(found) == pytest.approx(float(alone), rel=1e-5)
+    else:  # Only the teacher has something to say.
+        labels = Objective(Recipe(), y, train)(out[nodes], 0.0, nodes)
+        assert float(labels) == 0.0
+        assert float(found) > 0.0

@@ -6,7 +6,7 @@ import torch
 
 from bitgnn import StrengthSchedule
 from bitgnn.training import Recipe, Teacher, build_model, fit
-from bitgnn.training.fit import model_inputs
+from bitgnn.training.inputs import model_inputs
 from bitgnn.training.latent import latent_weights
 
 FAST = Recipe(hidden_channels=16, epochs=30, dropout=0.2, lr=0.02)
@@ -134,9 +134,9 @@ def test_the_teacher_has_less_and_less_to_say(tiny, monkeypatch):
     module, seen = import_module("bitgnn.training.fit"), []
 
     class Watched(module.Objective):
-        def __call__(self, out, progress):
+        def __call__(self, out, progress, nodes):
             seen.append(progress)
-            return super().__call__(out, progress)
+            return super().__call__(out, progress, nodes)
 
     monkeypatch.setattr(module, "Objective", Watched)
     run(tiny, FAST.replace(epochs=4))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bitgnn import StrengthSchedule
 from bitgnn.training import Recipe
-from bitgnn.training.recipe import QUANTIZED, TEACHING
+from bitgnn.training.recipe import QUANTIZED, TEACHING, YOUNGER
 
 recipes = st.builds(
     Recipe,
@@ -34,6 +34,8 @@ students = st.builds(
     teacher_decay=st.sampled_from([None, "linear", "cosine"]),
     temperature=st.floats(0.1, 10),
     standardize=st.sampled_from([None, "graph", "node"]),
+    batch=st.sampled_from([None, "neighbor", "random", "saint", "cluster"]),
+    num_neighbors=st.lists(st.just(-1) | st.integers(1, 99), min_size=1),
 )
 
 
@@ -45,11 +47,18 @@ def test_recipe_json_round_trip(recipe):
 
 def test_record_names_younger_fields_only_where_they_are_used():
     older = Recipe(teacher="same")
-    assert set(older.to_dict()) - set(older.to_record()) == {"teacher_decay", "latent_power"}
-    newer = older.replace(teacher_decay="linear")
-    assert newer.to_record() == {**older.to_record(), "teacher_decay": "linear"}
-    newest = newer.replace(latent_power=2.0)
-    assert newest.to_record() == newest.to_dict() == {**newer.to_record(), "latent_power": 2.0}
+    assert set(older.to_dict()) - set(older.to_record()) == set(YOUNGER)
+    recipe, record = older, older.to_record()
+    used = {
+        "teacher_decay": "linear", "latent_power": 2.0, "batch": "neighbor", "batch_size": 8,
+        "num_neighbors": [5, -1], "num_parts": 3,
+    }  # fmt: skip
+    assert set(used) == set(YOUNGER)
+    for name, value in used.items():
+        recipe = recipe.replace(**{name: value})
+        assert recipe.to_record() == {**record, name: value}
+        record = recipe.to_record()
+    assert record == recipe.to_dict()
 
 
 def test_recipe_is_immutable_and_replaceable():
@@ -95,6 +104,11 @@ def test_latent_weights_do_not_decay_by_default():
         ("standardize", True, "'standardize' must be one of 'graph', 'node', None .got True"),
         ("start", "zero", "'start' must be one of 'scratch', 'teacher'"),
         ("select", "best_test", "'select' must be one of 'best_val', 'last'"),
+        ("batch", "graph", "'batch' must be one of 'neighbor', 'random', 'saint', 'cluster', None"),
+        ("batch_size", 0, "'batch_size' must be at least 1"),
+        ("num_parts", 0, "'num_parts' must be at least 1"),
+        ("num_neighbors", (5, 0), r"must be at least 1 each, or -1 for all .* \(got \(5, 0\)\)"),
+        ("num_neighbors", (), "must be at least 1 each"),
     ],
 )
 def test_value_that_is_not_allowed(field, value, match):
@@ -107,6 +121,8 @@ def test_value_that_is_not_allowed(field, value, match):
     [
         ("epochs", 10.5),
         ("K", True),
+        ("num_neighbors", "all"),
+        ("num_neighbors", (5, 2.5)),
         ("lr", "fast"),
         ("dropout", True),
         ("schedule", "linear"),
@@ -122,7 +138,8 @@ def test_wrong_type(field, value):
 
 @given(recipes | students)
 def test_plain_recipe_has_nothing_of_ternary_layers_or_teachers(recipe):
-    shared = ("hidden_channels", "dropout", "norm", "lr", "lr_decay", "epochs", "patience")
+    shared = ("hidden_channels", "dropout", "norm", "lr", "lr_decay", "epochs", "patience", "batch")
+    shared += ("num_neighbors",)
     kept = {name: getattr(recipe, name) for name in shared}
     assert recipe.plain() == Recipe(**kept)
     teaching = ("teacher", "teacher_weight", "teacher_decay", "temperature", "standardize", "start")
@@ -136,7 +153,7 @@ def test_every_field_is_shared_or_not():
     assert names - {*QUANTIZED, *TEACHING} == {
         "hidden_channels", "num_layers", "dropout", "input_dropout", "heads", "attention_dropout",
         "K", "act", "norm", "feature_norm", "optimizer", "lr", "lr_decay", "weight_decay",
-        "epochs", "patience", "select",
+        "epochs", "patience", "select", "batch", "batch_size", "num_neighbors", "num_parts",
     }  # fmt: skip
 
 

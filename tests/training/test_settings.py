@@ -46,6 +46,7 @@ def test_bounds_of_a_schedule_may_be_left_out(text, schedule):
         teacher=st.sampled_from(["same", "gat"]),
         teacher_weight=st.floats(0.1, 50),
         teacher_decay=st.sampled_from([None, "linear"]),
+        num_neighbors=st.lists(st.just(-1) | st.integers(1, 99), min_size=1),
     )
 )
 def test_round_trip(recipe):

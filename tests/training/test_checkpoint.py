@@ -1,0 +1,156 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch_geometric import typing as pyg
+
+from bitgnn import StrengthSchedule
+from bitgnn.training import Checkpoint, Recipe, Teacher, build_model, fit
+from bitgnn.training.checkpoint import Checkpoints
+
+FAST = Recipe(hidden_channels=16, epochs=9, dropout=0.4, lr=0.02)
+SWITCH = {"schedule": StrengthSchedule("linear", 0.3, 0.7), "reset_optimizer": True}
+TAUGHT = {"teacher": "same", "teacher_weight": 5.0, "teacher_decay": "linear"}
+
+
+class StopError(Exception):
+    pass
+
+
+def run(t, recipe, name="gcn", quant="b158", checkpoint=None, stop_after=None, seed=3):
+    torch.manual_seed(seed)
+    model = build_model(name, t.num_features, t.num_classes, recipe, quant)
+    teacher = Teacher(torch.eye(3)[t.data.y], {}) if recipe.teacher else None
+
+    def on_epoch(epoch, val):
+        if epoch == stop_after:
+            raise StopError
+
+    result = fit(model, t, t.split(0), recipe, seed, "cpu", on_epoch, teacher, checkpoint)
+    return model, result
+
+
+def numbers(model, result):
+    kept = {k: v for k, v in vars(result).items() if k != "seconds"}
+    return kept, [value.tolist() for value in model.state_dict().values()]
+
+
+@pytest.mark.parametrize("stop_after", [2, 6, 9])
+@pytest.mark.parametrize(
+    ("name", "quant", "changes"),
+    [
+        ("gcn", "b158", {"latent_power": 2.0, "lr_decay": "cosine"}),
+        ("sage", None, {"norm": "batch_norm", "input_dropout": 0.2}),
+        ("gat", "b158", {**SWITCH, "attention_dropout": 0.3}),
+        ("mlp", "b158", {**TAUGHT, "batch": "random", "batch_size": 7, "optimizer": "adamw"}),
+        ("sgc", "b158", {"batch": "random", "num_parts": 3, "patience": 4}),
+        pytest.param(
+            "sage", "b158", {"batch": "neighbor", "batch_size": 8, "num_neighbors": (2,)},
+            marks=pytest.mark.skipif(not pyg.WITH_TORCH_SPARSE, reason="needs torch-sparse"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_run_that_goes_on_is_equal_to_the_bit(name, quant, changes, stop_after, tiny, tmp_path):
+    recipe = FAST.replace(**changes)
+    expected = run(tiny, recipe, name, quant)
+    if expected[1].epochs_run < stop_after:
+        pytest.skip("It ends before")
+    at = {"path": tmp_path / "run.safetensors", "key": "a", "epochs": 2}
+    with pytest.raises(StopError):
+        run(tiny, recipe, name, quant, Checkpoint(**at), stop_after)
+    torch.rand(5)  # What happens in between has no part in it.
+    found = run(tiny, recipe, name, quant, Checkpoint(**at, resume=True))
+    assert numbers(*found) == numbers(*expected)
+    again = run(tiny, recipe, name, quant, Checkpoint(**at, resume=True))
+    assert numbers(*again) == numbers(*expected)  # It had ended.
+    assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
+
+
+def test_a_run_that_diverged_stays_so(tiny, tmp_path):
+    at = {"path": tmp_path / "run.safetensors", "key": "a", "epochs": 1}
+    recipe = FAST.replace(lr=1e30, epochs=30)
+    expected = run(tiny, recipe, quant=None, checkpoint=Checkpoint(**at))[1]
+    assert expected.diverged
+    found = run(tiny, recipe, quant=None, checkpoint=Checkpoint(**at, resume=True))[1]
+    assert (found.diverged, found.curves) == (True, expected.curves)
+
+
+def test_time_is_counted_over_both_parts(tiny, tmp_path):
+    at = {"path": tmp_path / "run.safetensors", "key": "a", "epochs": 1}
+    first = run(tiny, FAST, checkpoint=Checkpoint(**at))[1]
+    again = run(tiny, FAST, checkpoint=Checkpoint(**at, resume=True))[1]
+    assert again.seconds > 0.9 * first.seconds
+
+
+def test_minutes(tiny, tmp_path):
+    path, seen = tmp_path / "run.safetensors", []
+    for minutes in (1e-9, 60.0):
+        torch.manual_seed(0)
+        model = build_model("mlp", 16, 3, FAST, "b158")
+        checkpoint = Checkpoint(path, "a", minutes=minutes)
+        fit(
+            model, tiny, tiny.split(0), FAST, checkpoint=checkpoint,
+            on_epoch=lambda epoch, _: seen.append((epoch, path.exists())),
+        )  # fmt: skip
+        assert path.exists()  # A run that has ended is written in any case.
+        path.unlink()
+    assert seen[:3] == [(1, False), (2, True), (3, True)]
+    assert seen[9:] == [(epoch, False) for epoch in range(1, 10)]
+
+
+def test_nothing_is_overwritten_unasked(tiny, tmp_path):
+    path = tmp_path / "run.safetensors"
+    run(tiny, FAST, checkpoint=Checkpoint(path, "a"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="already: go on from it with --resume, or delete it"):
+        run(tiny, FAST, checkpoint=Checkpoint(path, "a"))
+    with pytest.raises(ValueError, match="belongs to another run"):
+        run(tiny, FAST, checkpoint=Checkpoint(path, "b", resume=True))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200])
+def test_damage(keep, tiny, tmp_path):
+    path = tmp_path / "run.safetensors"
+    run(tiny, FAST, checkpoint=Checkpoint(path, "a"))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="damaged or no checkpoint of bitgnn"):
+        run(tiny, FAST, checkpoint=Checkpoint(path, "a", resume=True))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("format", 99, "has format 99, and this version of bitgnn reads 1"),
+        ("processes", 4, r"written by 4 process\(es\), not 1"),
+    ],
+)
+def test_another_kind_of_checkpoint(field, value, message, tiny, tmp_path):
+    path = tmp_path / "run.safetensors"
+    checkpoint = Checkpoint(path, "a", resume=True)
+    run(tiny, FAST, checkpoint=checkpoint)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["bitgnn"])
+    save_file(load_file(path), path, {"bitgnn": json.dumps({**about, field: value})})
+    with pytest.raises(ValueError, match=message):
+        run(tiny, FAST, checkpoint=checkpoint)
+
+
+def test_a_run_that_has_not_begun_begins(tiny, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "new" / "run.safetensors", "a", resume=True)
+    assert numbers(*run(tiny, FAST, checkpoint=checkpoint)) == numbers(*run(tiny, FAST))
+
+
+def test_cadence_is_checked(tmp_path):
+    for change in ({"epochs": 0}, {"minutes": -1.0}):
+        with pytest.raises(ValueError, match="must be above 0"):
+            Checkpoint(tmp_path / "run", "a", **change)
+
+
+def test_each_run_has_a_file_of_its_own(tmp_path):
+    found = [Checkpoints(tmp_path, True, 4).of(key * 32) for key in ("ab", "cd")]
+    assert found[0].path == tmp_path / f"{'ab' * 8}.safetensors"
+    assert found[0].path != found[1].path
+    assert (found[1].resume, found[1].epochs, found[1].key) == (True, 4, "cd" * 32)
