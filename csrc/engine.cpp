@@ -55,10 +55,10 @@ std::int8_t* Engine::Memory::at_least(std::size_t size) {
     return bytes_;
 }
 
-int Engine::add_value(int form, std::int64_t width, int place) {
+int Engine::add_value(int form, std::int64_t width, int place, int nodes) {
     // What the engine writes for itself is filled up to whole cache lines.
     const std::int64_t stride = place == OWN ? rounded_up(width, LINE / size_of(form)) : width;
-    values_.push_back({form, place, width, stride});
+    values_.push_back({form, place, width, stride, nodes});
     return static_cast<int>(values_.size()) - 1;
 }
 
@@ -69,7 +69,7 @@ void Engine::needed(int value, int pass) {
     found.last = pass;
 }
 
-void Engine::add_pass(const std::vector<StageOf>& stages) {
+void Engine::add_pass(const std::vector<StageOf>& stages, int nodes) {
     if (stages.empty() || stages.size() > MOST_STAGES) {
         throw std::invalid_argument("a pass has 1 to " + std::to_string(MOST_STAGES) + " stages");
     }
@@ -84,14 +84,15 @@ void Engine::add_pass(const std::vector<StageOf>& stages) {
         needed(stage.integers, pass), needed(stage.scores, pass);
     }
     passes_.push_back(stages);
+    nodes_.push_back(nodes);
 }
 
 // Puts each value where no other is that is needed at the same time.
-std::int64_t Engine::lay_out(std::int64_t rows) {
+std::int64_t Engine::lay_out() {
     std::int64_t all = 0;
     std::vector<const Value*> placed;
-    const auto bytes = [rows](const Value& value) {
-        const std::int64_t room = rows + SPARE;
+    const auto bytes = [](const Value& value) {
+        const std::int64_t room = value.rows + SPARE;
         return part(room * value.stride * size_of(value.form)) + 3 * part(room * 4);
     };
     for (Value& value : values_) {
@@ -113,7 +114,7 @@ std::int64_t Engine::lay_out(std::int64_t rows) {
     return all;
 }
 
-Rows Engine::rows_of(int number, std::int64_t rows) const {
+Rows Engine::rows_of(int number) const {
     if (number == NONE) return Rows{};
     const Value& value = values_[static_cast<std::size_t>(number)];
     Rows found{};
@@ -127,7 +128,7 @@ Rows Engine::rows_of(int number, std::int64_t rows) const {
         }
         return found;
     }
-    const std::int64_t room = rows + SPARE;
+    const std::int64_t room = value.rows + SPARE;
     std::int8_t* at = base_ + value.at;
     found.values = at;
     if (value.form != NUMBERS) {
@@ -140,47 +141,52 @@ Rows Engine::rows_of(int number, std::int64_t rows) const {
 }
 
 void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edges>& edges,
-                 const std::vector<std::uintptr_t>& wanted, std::int64_t rows, int threads) {
+                 const std::vector<std::uintptr_t>& wanted, const std::vector<std::int64_t>& rows,
+                 int threads) {
     std::lock_guard<std::mutex> only(alone_);
     callers_.assign(values_.size(), nullptr);
     std::size_t next_given = 0, next_wanted = 0;
     for (std::size_t k = 0; k < values_.size(); ++k) {
+        values_[k].rows = rows.at(static_cast<std::size_t>(values_[k].nodes));
         const int place = values_[k].place;
         if (place == GIVEN) callers_[k] = reinterpret_cast<void*>(given.at(next_given++));
         if (place != WANTED) continue;
         callers_[k] = reinterpret_cast<void*>(wanted.at(next_wanted++));
-        use_huge_pages(callers_[k], rows * values_[k].width * size_of(values_[k].form));
+        use_huge_pages(callers_[k],
+                       values_[k].rows * values_[k].width * size_of(values_[k].form));
     }
-    const std::int64_t own = lay_out(rows);
+    const std::int64_t own = lay_out();
     std::vector<Pass> passes;
     const auto bind = [&] {
         passes.clear();
-        for (const auto& stages : passes_) {
+        for (std::size_t p = 0; p < passes_.size(); ++p) {
+            const std::vector<StageOf>& stages = passes_[p];
             Pass pass{};
-            pass.count = static_cast<int>(stages.size()), pass.rows = rows;
+            pass.count = static_cast<int>(stages.size());
+            pass.rows = rows.at(static_cast<std::size_t>(nodes_[p]));
             for (std::size_t s = 0; s < stages.size(); ++s) {
                 const StageOf& from = stages[s];
                 Stage& stage = pass.stages[s];
                 stage = from.stage;
                 stage.count = static_cast<int>(from.terms.size());
-                stage.other = rows_of(from.other, rows);
-                stage.numbers = rows_of(from.numbers, rows);
-                const std::int64_t size = rows * stage.numbers.stride * size_of(NUMBERS);
+                stage.other = rows_of(from.other);
+                stage.numbers = rows_of(from.numbers);
+                const std::int64_t size = pass.rows * stage.numbers.stride * size_of(NUMBERS);
                 stage.passes_by = from.numbers != NONE && size > BY_CACHES &&
                                   values_[std::size_t(from.numbers)].place == WANTED;
                 const Rows form = stage.integers;  // of what is handed on
-                stage.integers = from.integers == NONE ? form : rows_of(from.integers, rows);
-                stage.scores = static_cast<float*>(rows_of(from.scores, rows).values);
+                stage.integers = from.integers == NONE ? form : rows_of(from.integers);
+                stage.scores = static_cast<float*>(rows_of(from.scores).values);
                 if (from.node != NONE) stage.node = edges.at(std::size_t(from.node)).node;
                 for (std::size_t t = 0; t < from.terms.size(); ++t) {
                     const TermOf& term = from.terms[t];
                     stage.terms[t] = term.term;
-                    if (term.value != NONE) stage.terms[t].rows = rows_of(term.value, rows);
+                    if (term.value != NONE) stage.terms[t].rows = rows_of(term.value);
                     if (term.edges != NONE) {
                         stage.terms[t].edges = edges.at(static_cast<std::size_t>(term.edges));
                     }
                     stage.terms[t].heads.scores =
-                        static_cast<const float*>(rows_of(term.scores, rows).values);
+                        static_cast<const float*>(rows_of(term.scores).values);
                 }
             }
             passes.push_back(pass);

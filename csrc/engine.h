@@ -32,16 +32,17 @@ enum Place { OWN, GIVEN, WANTED };
 
 class Engine {
 public:
-    // Adds a value and returns its number; a caller's values are numbered in the order in which
-    // `run` is given them.
-    int add_value(int form, std::int64_t width, int place);
+    // Adds a value, of which there is one row for each node of a type, and returns its number; a
+    // caller's values are numbered in the order in which `run` is given them.
+    int add_value(int form, std::int64_t width, int place, int nodes);
 
-    // Adds a pass of some stages.
-    void add_pass(const std::vector<StageOf>& stages);
+    // Adds a pass of some stages, for the nodes of a type.
+    void add_pass(const std::vector<StageOf>& stages, int nodes);
 
-    // Runs all passes for `rows` rows. `edges` are those that terms have as numbers.
+    // Runs all passes for `rows` nodes of each type. `edges` are those that terms have as numbers.
     void run(const std::vector<std::uintptr_t>& given, const std::vector<Edges>& edges,
-             const std::vector<std::uintptr_t>& wanted, std::int64_t rows, int threads);
+             const std::vector<std::uintptr_t>& wanted, const std::vector<std::int64_t>& rows,
+             int threads);
 
     // How long each pass took in the last run.
     const std::vector<double>& seconds() const { return seconds_; }
@@ -53,8 +54,9 @@ private:
     struct Value {
         int form, place;
         std::int64_t width, stride;
+        int nodes;
         int first = NONE, last = NONE;  // the passes between which it is needed
-        std::int64_t at = 0;
+        std::int64_t at = 0, rows = 0;
     };
 
     // Memory that grows, and is given back at the end.
@@ -69,12 +71,13 @@ private:
         std::size_t size_ = 0;
     };
 
-    std::int64_t lay_out(std::int64_t rows);
-    Rows rows_of(int value, std::int64_t rows) const;
+    std::int64_t lay_out();
+    Rows rows_of(int value) const;
     void needed(int value, int pass);
 
     std::vector<Value> values_;
     std::vector<std::vector<StageOf>> passes_;
+    std::vector<int> nodes_;  // the type of nodes of each pass
     std::vector<double> seconds_;
     std::vector<void*> callers_;  // of each value that is a caller's, in a run
     std::int8_t* base_ = nullptr;

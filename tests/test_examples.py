@@ -11,6 +11,8 @@ EXAMPLES = {
     "convert_gat.py": "Ternary, 60 epochs of tuning:",
     "compare_from_python.py": "Digits mlp  absmedian",
     "continual.py": "Epoch 150: strength 1.00",
+    "hetero.py": "Packed:  ",
+    "sharded.py": "Test: ",
 }
 
 

@@ -111,13 +111,13 @@ def _product(x: Tensor, shape: torch.Size, **how: Any) -> Tensor:
     out = torch.empty(x.size(0), shape[0])
     engine, stage, term = library.Engine(), library.Stage(), library.Term()
     term.n, term.k = shape
-    term.value = engine.add_value(NUMBERS, x.size(1), GIVEN)
+    term.value = engine.add_value(NUMBERS, x.size(1), GIVEN, 0)
     for name, value in how.items():
         setattr(term, name, value.data_ptr() if isinstance(value, Tensor) else value)
     stage.terms, stage.width = [term], shape[0]
-    stage.numbers = engine.add_value(NUMBERS, shape[0], WANTED)
-    engine.add_pass([stage])
-    engine.run([x.data_ptr()], [], [out.data_ptr()], x.size(0), torch.get_num_threads())
+    stage.numbers = engine.add_value(NUMBERS, shape[0], WANTED, 0)
+    engine.add_pass([stage], 0)
+    engine.run([x.data_ptr()], [], [out.data_ptr()], [x.size(0)], torch.get_num_threads())
     return out
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ def write_program(program: Program, path: str | os.PathLike[str], about: Mapping
                 value = to_trits(value)
             tensors[f"{place}.{name}"] = value.contiguous()
         edges = None if step.edges is None else asdict(step.edges)
+        if edges is not None and edges["relation"] is None:
+            del edges["relation"]  # Versions that know no types of edges read such files.
         steps.append(
             {
                 "op": step.op,
@@ -100,6 +102,9 @@ def _step(place: int, step: dict[str, Any], tensors: Mapping[str, Tensor]) -> St
     for name, shape in step["trits"].items():
         found[name] = from_trits(found[name], tuple(shape))
     edges = None if step["edges"] is None else Edges(**step["edges"])
+    if edges is not None and edges.relation is not None:
+        source, name, target = edges.relation
+        edges = replace(edges, relation=(source, name, target))  # JSON knows no tuples.
     return Step(step["op"], tuple(step["inputs"]), step["name"], step["attrs"], found, edges)
 
 

@@ -1,7 +1,8 @@
 r"""A graph that is looked at once and used many times."""
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch_geometric.typing import Adj, SparseTensor
 from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from bitgnn.kernels.sparse import csr_matrix
-from bitgnn.packed.program import Edges
+from bitgnn.packed.program import Edges, Relation
 
 
 class PreparedGraph:
@@ -21,8 +22,8 @@ class PreparedGraph:
     Args:
         edge_index (torch.Tensor or SparseTensor): The edges :math:`(2, |\mathcal{E}|)`, or the
             adjacency matrix with targets as rows.
-        num_nodes (int, optional): The number of nodes. (default: :obj:`None`, what the edges
-            show)
+        num_nodes (int or tuple, optional): The number of nodes; of sources and of targets, where
+            these are nodes of two types. (default: :obj:`None`, what the edges show)
         edge_weight (torch.Tensor, optional): The weights of the edges.
             (default: :obj:`None`, all 1)
 
@@ -32,17 +33,21 @@ class PreparedGraph:
     """
 
     def __init__(
-        self, edge_index: Adj, num_nodes: int | None = None, edge_weight: Tensor | None = None
+        self,
+        edge_index: Adj,
+        num_nodes: int | tuple[int, int] | None = None,
+        edge_weight: Tensor | None = None,
     ) -> None:
-        edges, weights, rows = _edges_of(edge_index, edge_weight)
-        highest = int(edges.max()) if edges.numel() else -1
-        least = max(highest + 1, rows)
-        self.num_nodes = least if num_nodes is None else int(num_nodes)
-        if self.num_nodes < least:
-            raise ValueError(
-                f"Edges have nodes up to {highest}, more than num_nodes={self.num_nodes}: pass "
-                "the number of all nodes"
-            )
+        edges, weights, least = _edges_of(edge_index, edge_weight)
+        if not isinstance(num_nodes, tuple):
+            num_nodes = (max(least) if num_nodes is None else int(num_nodes),) * 2
+        self.num_sources, self.num_nodes = num_nodes
+        for size, given in zip(least, num_nodes, strict=True):
+            if given < size:
+                raise ValueError(
+                    f"Edges have nodes up to {size - 1}, more than num_nodes={given}: pass the "
+                    "number of all nodes"
+                )
         if edges.numel() and int(edges.min()) < 0:
             raise ValueError(f"Nodes are counted from 0 (got {int(edges.min())} in 'edge_index')")
         if weights is not None and weights.shape != edges.shape[1:]:
@@ -118,44 +123,131 @@ class PreparedGraph:
         order = torch.argsort(index[1], stable=True)
         count = torch.bincount(index[1], minlength=self.num_nodes)
         crow = F.pad(count.cumsum(0), (1, 0))
-        shape = (self.num_nodes, self.num_nodes)
+        shape = (self.num_nodes, self.num_sources)
         return csr_matrix(crow, index[0][order], weight[order], shape)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_nodes={self.num_nodes}, num_edges={self.num_edges})"
 
 
+class PreparedHeteroGraph:
+    r"""The edges of a graph of several types of nodes and edges: a :class:`PreparedGraph` for each
+    type of edges.
+
+    Args:
+        edge_index_dict (dict): The edges by type :obj:`(source, name, target)`.
+        num_nodes (dict, optional): The number of nodes by type. (default: :obj:`None`, what the
+            edges show)
+
+    Raises:
+        TypeError: If a type of edges is no such triplet.
+        ValueError: If the edges of a type do not fit.
+    """
+
+    def __init__(
+        self, edge_index_dict: Mapping[Relation, Adj], num_nodes: Mapping[str, int] | None = None
+    ) -> None:
+        self.graphs: dict[Relation, PreparedGraph] = {}
+        self.num_nodes = dict(num_nodes or {})
+        for relation, edge_index in edge_index_dict.items():
+            if not isinstance(relation, tuple) or len(relation) != 3:
+                raise TypeError(f"A type of edges is (source, name, target) (got {relation!r})")
+            ends = relation[0], relation[2]
+            if num_nodes is not None and not {*ends} <= {*num_nodes}:
+                raise ValueError(f"'num_nodes' has {list(num_nodes)}, but not both of {ends}")
+            if num_nodes is None:
+                _, _, least = _edges_of(edge_index, None)
+                for end, size in zip(ends, least, strict=True):
+                    self.num_nodes[end] = max(self.num_nodes.get(end, 0), size)
+        for relation, edge_index in edge_index_dict.items():
+            sources, targets = self.num_nodes[relation[0]], self.num_nodes[relation[2]]
+            try:
+                self.graphs[relation] = PreparedGraph(edge_index, (sources, targets))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{relation}: {error}") from None
+
+    def __getitem__(self, relation: Relation) -> PreparedGraph:
+        """Returns the edges of a type."""
+        if relation not in self.graphs:
+            raise ValueError(
+                f"The model reads edges of type {relation}: pass them, (2, 0) if there are none"
+            )
+        return self.graphs[relation]
+
+    def matrix(self, edges: Edges) -> Tensor:
+        r"""Returns the edges as a layer sums over them; see :meth:`PreparedGraph.matrix`.
+
+        Args:
+            edges (Edges): What the layer makes of them.
+        """
+        assert edges.relation is not None
+        return self[edges.relation].matrix(edges)
+
+    def native(self, edges: Edges) -> Any:
+        r"""Returns the same for the native engine.
+
+        Args:
+            edges (Edges): What the layer makes of them.
+        """
+        assert edges.relation is not None
+        return self[edges.relation].native(edges)
+
+    def __repr__(self) -> str:
+        num_edges = {relation: graph.num_edges for relation, graph in self.graphs.items()}
+        return f"{type(self).__name__}(num_nodes={self.num_nodes}, num_edges={num_edges})"
+
+
+@overload
+def prepare(
+    edge_index: Mapping[Relation, Adj], num_nodes: Mapping[str, int] | None = None
+) -> PreparedHeteroGraph: ...
+@overload
 def prepare(
     edge_index: Adj, num_nodes: int | None = None, edge_weight: Tensor | None = None
-) -> PreparedGraph:
+) -> PreparedGraph: ...
+def prepare(edge_index: Any, num_nodes: Any = None, edge_weight: Tensor | None = None) -> Any:
     r"""Prepares a graph for packed models, once for all of them.
 
     Args:
-        edge_index (torch.Tensor or SparseTensor): The edges :math:`(2, |\mathcal{E}|)`, or the
-            adjacency matrix with targets as rows.
-        num_nodes (int, optional): The number of nodes. (default: :obj:`None`, what the edges
-            show)
+        edge_index (torch.Tensor, SparseTensor or dict): The edges :math:`(2, |\mathcal{E}|)`, or
+            the adjacency matrix with targets as rows; where there are several types of edges,
+            those of each type.
+        num_nodes (int or dict, optional): The number of nodes, or that of each type.
+            (default: :obj:`None`, what the edges show)
         edge_weight (torch.Tensor, optional): The weights of the edges.
             (default: :obj:`None`, all 1)
+
+    Raises:
+        TypeError: If the edges are neither.
+        ValueError: If an edge has a node that is not there, or weights do not fit.
     """
+    if isinstance(edge_index, Mapping):
+        if edge_weight is not None:
+            raise ValueError("Of several types of edges none has weights: leave 'edge_weight'")
+        return PreparedHeteroGraph(edge_index, num_nodes)
     return PreparedGraph(edge_index, num_nodes, edge_weight)
 
 
-def _edges_of(edge_index: Adj, edge_weight: Tensor | None) -> tuple[Tensor, Tensor | None, int]:
-    """Edges by source and target, their weights, and the number of nodes that they speak of."""
+def _edges_of(
+    edge_index: Adj, edge_weight: Tensor | None
+) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+    """Edges by source and target, their weights, and the number of both that they speak of."""
     if isinstance(edge_index, SparseTensor):
         row, col, value = edge_index.coo()
-        return torch.stack([col, row]), value, max(edge_index.sizes())
+        targets, sources = edge_index.sizes()
+        return torch.stack([col, row]), value, (sources, targets)
     if not isinstance(edge_index, Tensor):
         raise TypeError(f"'edge_index' must be edges or a sparse matrix (got {type(edge_index)})")
     if edge_index.layout != torch.strided:
         if edge_weight is not None:
             raise ValueError("The values of a sparse matrix are its weights: leave 'edge_weight'")
         coo = edge_index.to_sparse_coo().coalesce()
-        return coo.indices().flip(0), coo.values(), max(coo.shape)
+        targets, sources = coo.shape
+        return coo.indices().flip(0), coo.values(), (sources, targets)
     if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
         raise ValueError(
             f"'edge_index' must hold integers of shape (2, number of edges) (got "
             f"{edge_index.dtype} of shape {tuple(edge_index.shape)})"
         )
-    return edge_index.long(), edge_weight, 0
+    sources, targets = (int(end.max()) + 1 if end.numel() else 0 for end in edge_index)
+    return edge_index.long(), edge_weight, (sources, targets)

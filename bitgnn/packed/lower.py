@@ -1,15 +1,17 @@
 r"""From layers to steps: one rule a kind of layer."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from bitgnn.nn import BitGATConv, BitGCNConv, BitLinear, BitSAGEConv, BitSGConv
 from bitgnn.nn.sparse_linear import SparseLinear
-from bitgnn.packed.program import Edges, Step
+from bitgnn.packed.program import Edges, Relation, Step
 from bitgnn.quant import QuantConfig
 
 LINEARS = (BitLinear, SparseLinear, pyg.Linear, nn.Linear)
@@ -39,6 +41,8 @@ class Builder:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        # The type of the edges that layers read, where there are several.
+        self.relation: Relation | None = None
 
     def emit(
         self,
@@ -55,6 +59,8 @@ class Builder:
             for key, value in (tensors or {}).items()
             if value is not None
         }
+        if edges is not None:
+            edges = replace(edges, relation=self.relation)
         self.steps.append(Step(op, inputs, name, attrs, given, edges))
         return len(self.steps)
 
@@ -64,7 +70,11 @@ class Builder:
 
 
 def lower(
-    builder: Builder, layer: nn.Module, name: str, x: int, weighted: bool = False
+    builder: Builder,
+    layer: nn.Module,
+    name: str,
+    x: Any,
+    weighted: bool = False,
 ) -> int | None:
     r"""Adds the steps of a layer, and returns the value that it makes; :obj:`None` if there is no
     rule for the layer.
@@ -73,13 +83,20 @@ def lower(
         builder (Builder): What collects them.
         layer (torch.nn.Module): The layer, in evaluation mode.
         name (str): Its name in the model.
-        x (int): The value that it reads.
+        x (int or tuple): The value that it reads, or those of the sources and of the targets of
+            edges, where these are nodes of two types.
         weighted (bool, optional): Whether weights of edges are given to it.
             (default: :obj:`False`)
 
     Raises:
         Unsupported: If there is a rule, but the layer does something that it does not cover.
     """
+    rule = RULES.get(type(layer))
+    if isinstance(x, tuple) and rule is not None and rule is not _sage:
+        raise Unsupported(
+            f"'{name}', a {type(layer).__name__}, sums over edges between two types of nodes: of "
+            "layers that do, only SAGEConv and BitSAGEConv can be packed"
+        )
     if isinstance(layer, NOTHING):
         return x
     if type(layer) in ACTIVATIONS:
@@ -87,12 +104,13 @@ def lower(
         return builder.emit(
             "act", x, name=name, kind=kind, **{p: getattr(layer, p) for p in parameters}
         )
-    rule = RULES.get(type(layer))
     return None if rule is None else rule(builder, layer, name, x, weighted)
 
 
 def lower_linear(builder: Builder, layer: Any, name: str, x: int, weighted: bool = False) -> int:
     """A linear layer, ternary or not."""
+    if isinstance(layer.weight, UninitializedParameter):
+        raise Unsupported(f"'{name}' has no sizes yet: call the model once, then pack it")
     quant: QuantConfig | None = getattr(layer, "quant", None)
     if quant is None:
         return builder.emit(
@@ -124,10 +142,16 @@ def quantize(builder: Builder, quant: QuantConfig, name: str, x: int) -> int:
         x = builder.emit("layer_norm", x, name=name, over="row", eps=1e-5)
     if quant.activation_bits is None:
         return x
-    return builder.emit(
-        "quantize", x, name=name, bits=quant.activation_bits, full_range=quant.full_range,
-        eps=quant.eps,
-    )  # fmt: skip
+    attrs: dict[str, Any] = {
+        "bits": quant.activation_bits,
+        "full_range": quant.full_range,
+        "eps": quant.eps,
+    }
+    if builder.relation is not None:  # Edges of many types read the rows of one type of nodes.
+        for place, step in enumerate(builder.steps, start=1):
+            if (step.op, step.inputs, step.attrs) == ("quantize", (x,), attrs):
+                return place
+    return builder.emit("quantize", x, name=name, **attrs)
 
 
 def _gcn(builder: Builder, conv: Any, name: str, x: int, weighted: bool) -> int:
@@ -153,17 +177,18 @@ def _gcn_edges(conv: Any, weighted: bool) -> Edges:
     return Edges("gcn" if normalize else None, loops, fill if loops else 1.0, weighted)
 
 
-def _sage(builder: Builder, conv: Any, name: str, x: int, weighted: bool) -> int:
+def _sage(builder: Builder, conv: Any, name: str, x: int | tuple[int, int], weighted: bool) -> int:
     _check_conv(conv, name, tuple(REDUCTIONS))
     if conv.project:
         # Of the target nodes the root branch sees what came in.
         raise Unsupported(f"'{name}' has project=True, which cannot be packed yet")
     quant = getattr(conv, "quant", None)
-    rows = x if quant is None else quantize(builder, quant, name, x)
-    out = builder.emit("aggregate", rows, name=name, reduce=REDUCTIONS[conv.aggr], edges=Edges())
+    both = x if isinstance(x, tuple) else (x,)
+    rows = [value if quant is None else quantize(builder, quant, name, value) for value in both]
+    out = builder.emit("aggregate", rows[0], name=name, reduce=REDUCTIONS[conv.aggr], edges=Edges())
     out = lower_linear(builder, conv.lin_l, f"{name}.lin_l", out)
     if conv.root_weight:
-        root = lower_linear(builder, conv.lin_r, f"{name}.lin_r", rows)
+        root = lower_linear(builder, conv.lin_r, f"{name}.lin_r", rows[-1])
         out = builder.emit("add", out, root, name=name)
     return builder.emit("unit", out, name=name) if conv.normalize else out
 
@@ -223,7 +248,7 @@ def _check_conv(conv: Any, name: str, aggregations: tuple[str, ...] = ("add", "s
         raise Unsupported(f"'{name}' has aggr={conv.aggr!r}: only {known} can be packed")
 
 
-RULES: dict[type[nn.Module], Callable[[Builder, Any, str, int, bool], int]] = {
+RULES: dict[type[nn.Module], Callable[[Builder, Any, str, Any, bool], int]] = {
     **dict.fromkeys(LINEARS, lower_linear),
     **dict.fromkeys((pyg.GCNConv, BitGCNConv), _gcn),
     **dict.fromkeys((pyg.SGConv, BitSGConv), _sg),

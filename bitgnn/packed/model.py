@@ -1,4 +1,5 @@
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,10 +9,11 @@ from torch_geometric.typing import Adj
 from bitgnn.kernels.sparse import csr_matrix
 from bitgnn.packed import native, reference
 from bitgnn.packed.file import read_program, write_program
-from bitgnn.packed.graph import PreparedGraph, prepare
+from bitgnn.packed.graph import PreparedGraph, PreparedHeteroGraph
 from bitgnn.packed.native import NativeProgram
-from bitgnn.packed.program import Program
+from bitgnn.packed.program import Program, Relation
 from bitgnn.packed.trace import trace
+from bitgnn.packed.trace_hetero import trace_hetero, types_of
 from bitgnn.packed.trits import TRITS
 
 
@@ -27,25 +29,25 @@ class PackedModel:
     def __init__(self, program: Program, about: dict[str, str] | None = None) -> None:
         self.program = program
         self.about = dict(about or {})
-        self._native: dict[tuple[int, bool, bool], NativeProgram] = {}
+        self._native: dict[tuple[Any, bool, bool], NativeProgram] = {}
 
     def __call__(
         self,
-        x: Tensor,
-        edge_index: Adj | PreparedGraph | None = None,
+        x: Tensor | Mapping[str, Tensor],
+        edge_index: Adj | Mapping[Relation, Adj] | PreparedGraph | PreparedHeteroGraph = None,
         edge_weight: Tensor | None = None,
         exact: bool = False,
         out: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Any:
         r"""Returns what the trained model returns in evaluation. On the native engine features and
         output may be mapped from files, and are read and written block by block of rows.
 
         Args:
-            x (torch.Tensor): The features of the nodes; a sparse matrix, such as bags of words, is
-                multiplied as it is.
-            edge_index (PreparedGraph, torch.Tensor or SparseTensor, optional): The graph, best
-                prepared (:func:`prepare`) if it is used more than once. (default: :obj:`None`,
-                for a model without a graph)
+            x (torch.Tensor or dict): The features of the nodes; a sparse matrix, such as bags of
+                words, is multiplied as it is. Those of each type, if there are several.
+            edge_index (PreparedGraph, torch.Tensor, SparseTensor or dict, optional): The graph,
+                best prepared (:func:`prepare`) if it is used more than once.
+                (default: :obj:`None`, for a model without a graph)
             edge_weight (torch.Tensor, optional): The weights of the edges, if the graph is not
                 prepared. (default: :obj:`None`)
             exact (bool, optional): If set to :obj:`True`, no number is rounded that the trained
@@ -58,10 +60,16 @@ class PackedModel:
             - **output:** :math:`(|\mathcal{V}|, F_{out})`, of type :obj:`torch.float32`
 
         Raises:
-            TypeError: If the features are no tensor.
+            TypeError: If the features are no tensor, or of several types and no dict.
             ValueError: If they are no matrix or have another width than in training, or the graph
                 or the place of the output does not fit.
         """
+        if self.program.is_hetero:
+            if edge_weight is not None:
+                raise ValueError("Of several types of edges none has weights: leave 'edge_weight'")
+            if out is not None:
+                raise ValueError("Outputs of several types of nodes have no place: leave 'out'")
+            return self._hetero(x, edge_index, exact)
         x = _features(x)
         graph = self._graph(x, edge_index, edge_weight)
         if not native.applies(x):
@@ -74,18 +82,47 @@ class PackedModel:
         out = None if out is None else _place(out, (x.size(0), program.width))
         return program(x, graph, out)
 
+    def _hetero(self, x: Any, edge_index: Any, exact: bool) -> Any:
+        if not isinstance(x, Mapping):
+            raise TypeError(f"'x' must be a dict of each type's features (got {type(x).__name__})")
+        missing = [kind for kind in self.program.node_types if kind not in x]
+        if missing:
+            raise ValueError(f"The model reads features of {missing}, which 'x' does not have")
+        x = {kind: _features(each).to_dense() for kind, each in x.items()}
+        sizes = {kind: each.size(0) for kind, each in x.items()}
+        if not isinstance(edge_index, (Mapping, PreparedHeteroGraph)):
+            raise TypeError(
+                "'edge_index' must be a dict of each type's edges, or a prepared graph (got "
+                f"{type(edge_index).__name__})"
+            )
+        if isinstance(edge_index, Mapping):
+            edge_index = PreparedHeteroGraph(edge_index, sizes)
+        for kind in self.program.node_types:
+            if edge_index.num_nodes.get(kind, sizes[kind]) != sizes[kind]:
+                raise ValueError(
+                    f"'x' has {sizes[kind]} rows of '{kind}', but the graph "
+                    f"{edge_index.num_nodes[kind]} nodes: prepare it with the number of all nodes"
+                )
+        if not all(map(native.applies, x.values())):
+            return reference.run(self.program, x, edge_index)
+        widths = {kind: each.size(1) for kind, each in x.items()}
+        key = tuple(sorted(widths.items())), exact, False
+        if key not in self._native:
+            self._native[key] = NativeProgram(self.program, widths, exact)
+        return self._native[key](x, edge_index)
+
     def _graph(
-        self, x: Tensor, edge_index: Adj | PreparedGraph | None, edge_weight: Tensor | None
+        self, x: Tensor, edge_index: Any, edge_weight: Tensor | None
     ) -> PreparedGraph | None:
         if not self.program.reads_edges:
             return None
         if edge_index is None:
             raise ValueError("The model reads edges: pass 'edge_index', or a prepared graph")
         if not isinstance(edge_index, PreparedGraph):
-            return prepare(edge_index, x.size(0), edge_weight)
+            return PreparedGraph(edge_index, x.size(0), edge_weight)
         if edge_weight is not None:
             raise ValueError("A prepared graph has its weights: pass 'edge_weight' to `prepare`")
-        if edge_index.num_nodes != x.size(0):
+        if {edge_index.num_nodes, edge_index.num_sources} != {x.size(0)}:
             raise ValueError(
                 f"'x' has {x.size(0)} rows, but the graph {edge_index.num_nodes} nodes: prepare it "
                 "with the number of all nodes"
@@ -142,7 +179,7 @@ def _place(out: Tensor, shape: tuple[int, ...]) -> Tensor:
     return out
 
 
-def _features(x: Tensor) -> Tensor:
+def _features(x: Any) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"'x' must be a tensor (got {type(x).__name__})")
     if x.dim() != 2:
@@ -179,8 +216,10 @@ def pack(model: nn.Module) -> PackedModel:
                 f"'{name}' quantizes at strength {strength}: train on to 1, or "
                 "`set_strength(model, 1.0)`"
             )
+    nodes, relations = types_of(model)
     with torch.no_grad():
-        return PackedModel(trace(model), {"model": type(model).__name__})
+        program = trace_hetero(model, nodes, relations) if nodes else trace(model)
+    return PackedModel(program, {"model": type(model).__name__})
 
 
 def load(path: str | os.PathLike[str]) -> PackedModel:

@@ -1,6 +1,6 @@
 r"""Packed models on the native engine (:obj:`csrc/engine.h`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -22,7 +22,7 @@ from bitgnn.kernels.native_products import (
     pack_numbers,
 )
 from bitgnn.packed import reference
-from bitgnn.packed.graph import PreparedGraph
+from bitgnn.packed.graph import PreparedGraph, PreparedHeteroGraph
 from bitgnn.packed.outputs import Outputs
 from bitgnn.packed.plan import (
     ACTS,
@@ -34,8 +34,9 @@ from bitgnn.packed.plan import (
     attention_vectors,
     plan,
 )
-from bitgnn.packed.program import Edges, Program, Step
+from bitgnn.packed.program import Edges, Program, Step, types
 
+Graph = PreparedGraph | PreparedHeteroGraph
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2}
 FEW = 2  # vectors of scores: packed, they would fill one of 16 lanes
 SIZES = {NUMBERS: 4, INT8: 1, INT16: 2}
@@ -52,7 +53,7 @@ class NativeProgram:
 
     Args:
         program (Program): The program.
-        width (int): The number of features.
+        width (int or dict): The number of features; of each type of nodes, if there are several.
         exact (bool, optional): If set to :obj:`True`, no number is rounded that the trained model
             does not round. (default: :obj:`False`)
         sparse (bool, optional): Whether the features are a sparse matrix (CSR).
@@ -63,7 +64,11 @@ class NativeProgram:
     """
 
     def __init__(
-        self, program: Program, width: int, exact: bool = False, sparse: bool = False
+        self,
+        program: Program,
+        width: int | Mapping[str, int],
+        exact: bool = False,
+        sparse: bool = False,
     ) -> None:
         self.program = program
         widths = _widths(program, width)
@@ -73,26 +78,37 @@ class NativeProgram:
             for item in plan(program, exact, sparse)
         ]
 
-    def __call__(self, x: Tensor, graph: PreparedGraph | None, out: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor | dict[str, Tensor], graph: Graph | None, out: Tensor | None = None
+    ) -> Any:
         """Returns the output, which is written to `out` if it is given."""
-        values = {0: x if x.layout == torch.sparse_csr else x.contiguous()}
+        values: dict[int, Any] = {}
+        if isinstance(x, Tensor):
+            values[0] = x if x.layout == torch.sparse_csr else x.contiguous()
+            rows = {"": x.size(0)}
+        else:
+            for value, step in enumerate(self.program.steps, start=1):
+                if step.op == "pick":
+                    values[value] = x[step.attrs["nodes"]].contiguous()
+            rows = {nodes: each.size(0) for nodes, each in x.items()}
         last = len(self.program.steps)
         places = {} if out is None else {last: out}
         for item in self.items:
             if isinstance(item, Call):
                 values[item.value] = self._call(item, values, graph)
             else:
-                item.run(values, graph, x.size(0), places)
+                item.run(values, graph, rows, places)
         return values[last] if out is None or values[last] is out else out.copy_(values[last])
 
-    def _call(self, call: Call, values: dict[int, Tensor], graph: PreparedGraph | None) -> Tensor:
+    def _call(self, call: Call, values: dict[int, Any], graph: Graph | None) -> Any:
         read: list[Any] = []
         for value, source in zip(call.step.inputs, call.reads, strict=True):
             number = values[source]
             number = number if number.layout == torch.strided else number.to_dense()
             step = self.program.steps[value - 1] if value != source else None
             read.append(number if step is None else reference.one(step, graph, number))
-        return reference.one(call.step, graph, *read).contiguous()
+        made = reference.one(call.step, graph, *read)
+        return made.contiguous() if isinstance(made, Tensor) else made
 
 
 class _Engine:
@@ -102,7 +118,8 @@ class _Engine:
         native = import_module("bitgnn.kernels._native")
         self.native, self.engine = native, native.Engine()
         self.program, self.segment = program, segment
-        self.widths = widths
+        self.widths, self.nodes = widths, types(program.steps)
+        self.types = sorted(set(self.nodes))
         self.edges: list[Edges] = []
         self.outputs = Outputs()
         self.kept: list[Tensor] = []  # what the engine has addresses of
@@ -110,40 +127,46 @@ class _Engine:
         self.scores: dict[int, int] = {}
         for value in segment.given:
             form = SPARSE if sparse and value == 0 else NUMBERS
-            self.views[View(value, form)] = self.engine.add_value(form, self.widths[value], GIVEN)
+            self.views[View(value, form)] = self._add_value(form, value, GIVEN)
         for value in segment.wanted:
-            self.views[View(value)] = self.engine.add_value(NUMBERS, self.widths[value], WANTED)
+            self.views[View(value)] = self._add_value(NUMBERS, value, WANTED)
         for stages in segment.passes:
             handed = {_handed(stages, place, segment) for place in range(len(stages))} - {None}
-            self.engine.add_pass([self._stage(stage, handed) for stage in stages])
+            made = [self._stage(stage, handed) for stage in stages]
+            self.engine.add_pass(made, self.types.index(self.nodes[stages[0].value]))
 
     def run(
         self,
-        values: dict[int, Tensor],
-        graph: PreparedGraph | None,
-        rows: int,
+        values: dict[int, Any],
+        graph: Graph | None,
+        rows: Mapping[str, int],
         places: dict[int, Tensor],
     ) -> None:
         """Computes what the segment wants, of what it is given; some values have their place."""
         outputs = {
             value: places[value]
             if value in places
-            else self.outputs.empty(rows, self.widths[value])
+            else self.outputs.empty(rows[self.nodes[value]], self.widths[value])
             for value in self.segment.wanted
         }
         parts = [_parts(values[value]) for value in self.segment.given]
         given = [part.data_ptr() for part in parts]
         edges = [] if graph is None else [graph.native(each) for each in self.edges]
         wanted = [output.data_ptr() for output in outputs.values()]
-        self.engine.run(given, edges, wanted, rows, torch.get_num_threads())
+        counts = [rows.get(nodes, 0) for nodes in self.types]
+        self.engine.run(given, edges, wanted, counts, torch.get_num_threads())
         values.update(outputs)
+
+    def _add_value(self, form: int, value: int, place: int, width: int | None = None) -> int:
+        width = self.widths[value] if width is None else width
+        return self.engine.add_value(form, width, place, self.types.index(self.nodes[value]))
 
     def _stage(self, stage: Stage, handed: set[View | None]) -> Any:
         made = self.native.Stage()
         made.terms = [self._term(term, handed) for term in stage.terms]
         made.width = self.widths[stage.value]
         if stage.factor is not None:
-            made.factor = self._keep(stage.factor)
+            made.factor = self._keep(stage.factor.expand(made.width))
         if stage.bias is not None:
             made.bias = self._keep(stage.bias)
         if stage.act is not None:
@@ -167,7 +190,7 @@ class _Engine:
             made.hands_on, made.form = True, view.form
             made.stride = -(-width // (LINE // SIZES[view.form])) * (LINE // SIZES[view.form])
         else:
-            self.views[view] = self.engine.add_value(view.form, width, OWN)
+            self.views[view] = self._add_value(view.form, view.value, OWN)
             if view.form == NUMBERS:
                 made.numbers = self.views[view]
             else:
@@ -192,7 +215,7 @@ class _Engine:
         made.attends, made.few = len(vectors), len(vectors) <= FEW
         made.vectors = self._keep(vectors if made.few else pack_numbers(vectors))
         made.rounded = before is not None
-        self.scores[view.attend] = self.engine.add_value(NUMBERS, len(vectors), OWN)
+        self.scores[view.attend] = self._add_value(NUMBERS, view.value, OWN, len(vectors))
         made.scores = self.scores[view.attend]
 
     def _term(self, term: Term, handed: set[View | None]) -> Any:
@@ -273,10 +296,14 @@ def _range(quantize: tuple[int, bool, float]) -> tuple[float, float, float]:
     return (high + 1, high, eps) if full_range else (high, high, eps)
 
 
-def _widths(program: Program, width: int) -> list[int]:
+def _widths(program: Program, width: int | Mapping[str, int]) -> list[int]:
     """The width of each value, of the features first."""
-    widths = [width]
+    widths = [width if isinstance(width, int) else 0]
     for step in program.steps:
+        if step.op == "pick":
+            assert isinstance(width, Mapping)
+            widths.append(width[step.attrs["nodes"]])
+            continue
         read = [widths[value] for value in step.inputs]
         if step.op == "linear":
             n, k = step.tensors["weight"].shape

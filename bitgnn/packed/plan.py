@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bitgnn.kernels.native_products import INT8, INT16, LINE, NUMBERS, SPARSE
-from bitgnn.packed.program import Edges, Program, Step, readers
+from bitgnn.packed.program import Edges, Program, Step, readers, types
 
 ACTS = {"relu": 1, "leaky_relu": 2, "elu": 3}
 MOST_TERMS, MOST_STAGES = 2, 8
@@ -106,7 +106,7 @@ def plan(program: Program, exact: bool = False, sparse: bool = False) -> list[Se
         sparse (bool, optional): Whether the features are a sparse matrix. (default: :obj:`False`)
     """
     items = _Stages(program.steps, exact, sparse).items()
-    return list(_segments(items, len(program.steps), sparse))
+    return list(_segments(items, len(program.steps), sparse, types(program.steps)))
 
 
 class _DoesNotFit(Exception):
@@ -120,7 +120,8 @@ class _Stages:
         self.steps, self.exact, self.sparse = steps, exact, sparse
         self.readers = readers(steps)
         self.found: list[Stage | Call] = []
-        self.made = {0}
+        # Features are there.
+        self.made = {0, *(k for k, step in enumerate(steps, start=1) if step.op == "pick")}
 
     def items(self) -> list[Stage | Call]:
         """The stages and calls, each after what it reads."""
@@ -150,13 +151,25 @@ class _Stages:
             stage.factor, stage.bias = step.tensors["factor"], step.tensors.get("bias")
             stage.terms = [Term(View(step.inputs[0]))]
         else:
-            self._add(stage, value, opens=stage.act is None or self._is_inner(value))
+            self._fill(stage, value, opens=stage.act is None or self._is_inner(value))
         if not stage.terms:
             assert stage.other is not None
             stage.terms, stage.other = [Term(stage.other)], None
         if any(term.view.value == stage.value for term in stage.terms):
             raise _DoesNotFit
         return stage
+
+    def _fill(self, stage: Stage, value: int, opens: bool) -> None:
+        """Adds a value to what a stage sums up; of a long sum, the last summand to all others."""
+        step, bias = self.steps[value - 1] if value > 0 else None, stage.bias
+        try:
+            self._add(stage, value, opens)
+        except _DoesNotFit:
+            if step is None or step.op != "add" or not opens:
+                raise
+            others, last = step.inputs
+            stage.terms, stage.bias, stage.other = [], bias, View(others)
+            self._add(stage, last, self._is_inner(last))
 
     def _add(self, stage: Stage, value: int, opens: bool) -> None:
         """Adds a value to what a stage sums up; or what that one consists of, if it opens it."""
@@ -285,7 +298,9 @@ def _lines(size: int) -> int:
     return ceil(size / LINE)
 
 
-def _segments(items: Sequence[Stage | Call], output: int, sparse: bool) -> Iterator[Segment | Call]:
+def _segments(
+    items: Sequence[Stage | Call], output: int, sparse: bool, nodes: Sequence[str]
+) -> Iterator[Segment | Call]:
     runs: list[list[Stage] | Call] = []
     for item in items:
         if isinstance(item, Call):
@@ -300,10 +315,10 @@ def _segments(items: Sequence[Stage | Call], output: int, sparse: bool) -> Itera
         else:
             rest = [[each] if isinstance(each, Call) else each for each in runs[place + 1 :]]
             later = {value for items in rest for item in items for value in item.reads}
-            yield _segment(run, later | {output}, sparse)
+            yield _segment(run, later | {output}, sparse, nodes)
 
 
-def _segment(stages: list[Stage], later: set[int], sparse: bool) -> Segment:
+def _segment(stages: list[Stage], later: set[int], sparse: bool, nodes: Sequence[str]) -> Segment:
     makers = {stage.value: stage for stage in stages}
     given: list[int] = []
     ordered: list[Stage] = []
@@ -327,7 +342,7 @@ def _segment(stages: list[Stage], later: set[int], sparse: bool) -> Segment:
                 ordered.append(Stage(view.value, [Term(View(view.value, form))], makes=[view]))
         ordered.append(stage)
     wanted = [stage.value for stage in stages if stage.value in later]
-    return Segment(list(_passes(ordered)), given, wanted)
+    return Segment(list(_passes(ordered, nodes)), given, wanted)
 
 
 def _has_room(stage: Stage, view: View) -> bool:
@@ -337,13 +352,15 @@ def _has_room(stage: Stage, view: View) -> bool:
     return all(other.form == NUMBERS and other.attend is None for other in stage.makes)
 
 
-def _passes(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
-    """Stages that can take place block by block: none sums over edges what the same pass makes."""
+def _passes(stages: Sequence[Stage], nodes: Sequence[str]) -> Iterator[list[Stage]]:
+    """Stages that can take place block by block: of nodes of one type, and none sums over edges
+    what the same pass makes."""
     current: list[Stage] = []
     made: set[int] = set()
     for stage in stages:
         meets = any(view.value in made for view, over_edges in stage.views() if over_edges)
-        if current and (meets or len(current) == MOST_STAGES):
+        other = bool(current) and nodes[stage.value] != nodes[current[-1].value]
+        if current and (meets or other or len(current) == MOST_STAGES):
             yield current
             current, made = [], set()
         current.append(stage)

@@ -1,7 +1,8 @@
 r"""A packed model as data: a list of steps, each of which makes one value of earlier ones.
 
 Value 0 is the features of the nodes, value :math:`i` what step :math:`i` makes, and the last value
-the output. There is one kind of step for each thing that a model does:
+the output. Where there are several types of nodes, value 0 is the features of all types, and the
+output may be the values of several. There is one kind of step for each thing that a model does:
 
 ============== ========================================================= ======================
 op             what it makes                                             attributes
@@ -19,6 +20,8 @@ op             what it makes                                             attribu
 ``add``        the sum of two values
 ``cat``        several values beside each other
 ``maximum``    the largest of several values, one by one
+``pick``       the features of one type of nodes                         nodes
+``collect``    the values of several types of nodes, by type             nodes
 ============== ========================================================= ======================
 """
 
@@ -40,7 +43,12 @@ OPS = (
     "add",
     "cat",
     "maximum",
+    "pick",
+    "collect",
 )
+
+
+Relation = tuple[str, str, str]  # a type of edges, as PyG names it: source, name, target
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,14 @@ class Edges:
         fill (float, optional): The weight of that edge. (default: :obj:`1.0`)
         weighted (bool, optional): Whether the weights of edges count.
             (default: :obj:`False`)
+        relation (tuple, optional): The type of the edges. (default: :obj:`None`, there is one)
     """
 
     norm: str | None = None
     self_loops: bool = False
     fill: float = 1.0
     weighted: bool = False
+    relation: Relation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +117,46 @@ class Program:
         return any(step.edges is not None for step in self.steps)
 
     @property
+    def node_types(self) -> list[str]:
+        """The types of nodes whose features it reads, if it knows types."""
+        return sorted({step.attrs["nodes"] for step in self.steps if step.op == "pick"})
+
+    @property
+    def is_hetero(self) -> bool:
+        """Whether it knows several types of nodes."""
+        return bool(self.node_types)
+
+    @property
     def reads_weights(self) -> bool:
         """Whether weights of edges have a part in it."""
         return any(step.edges is not None and step.edges.weighted for step in self.steps)
+
+
+def types(steps: Sequence[Step]) -> list[str]:
+    r"""Returns for each value, that of the features first, the type of the nodes whose rows it is;
+    no name where there is one type.
+
+    Args:
+        steps (list): The steps.
+
+    Raises:
+        ValueError: If a step reads rows of nodes of another type than its edges, or of several.
+    """
+    found = [""]
+    for step in steps:
+        read = sorted({found[value] for value in step.inputs})
+        if step.op == "pick":
+            found.append(step.attrs["nodes"])
+            continue
+        relation = None if step.edges is None else step.edges.relation
+        wanted = read[:1] if relation is None else [relation[0]]
+        if read != wanted and step.op != "collect":
+            raise ValueError(
+                f"'{step.name or step.op}' reads nodes of types {read}"
+                + ("" if relation is None else f" over edges of type {relation}")
+            )
+        found.append(read[0] if relation is None else relation[-1])
+    return found
 
 
 def readers(steps: Sequence[Step]) -> list[list[int]]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitgnn.kernels import graph_attention, spmm
-from bitgnn.packed.graph import PreparedGraph
+from bitgnn.packed.graph import PreparedGraph, PreparedHeteroGraph
 from bitgnn.packed.program import Program, Step
 from bitgnn.quant import QuantConfig, quantize_rows
 
@@ -24,13 +24,14 @@ class Rows(NamedTuple):
 
 
 @torch.no_grad()
-def run(program: Program, x: Tensor, graph: PreparedGraph | None) -> Tensor:
+def run(program: Program, x: Any, graph: PreparedGraph | PreparedHeteroGraph | None) -> Any:
     r"""Returns the output of a program.
 
     Args:
         program (Program): The program.
-        x (torch.Tensor): The features of the nodes.
-        graph (PreparedGraph, optional): The graph, if the program reads edges.
+        x (torch.Tensor or dict): The features of the nodes, or those of each type.
+        graph (PreparedGraph or PreparedHeteroGraph, optional): The graph, if the program reads
+            edges.
     """
     values: list[Any] = [x]
     for step in program.steps:
@@ -40,7 +41,7 @@ def run(program: Program, x: Tensor, graph: PreparedGraph | None) -> Tensor:
 
 
 @torch.no_grad()
-def one(step: Step, graph: PreparedGraph | None, *inputs: Any) -> Any:
+def one(step: Step, graph: PreparedGraph | PreparedHeteroGraph | None, *inputs: Any) -> Any:
     r"""Returns the value that one step makes.
 
     Args:
@@ -74,13 +75,13 @@ def _linear(step: Step, graph: Any, x: Tensor | Rows) -> Tensor:
     return out if bias is None else out + bias
 
 
-def _aggregate(step: Step, graph: PreparedGraph, x: Tensor | Rows) -> Tensor:
+def _aggregate(step: Step, graph: Any, x: Tensor | Rows) -> Tensor:
     assert step.edges is not None
     x = x.rescaled() if isinstance(x, Rows) else x
     return spmm(graph.matrix(step.edges), x, reduce=step.attrs["reduce"])
 
 
-def _attend(step: Step, graph: PreparedGraph, h: Tensor) -> Tensor:
+def _attend(step: Step, graph: Any, h: Tensor) -> Tensor:
     assert step.edges is not None
     heads = step.attrs["heads"]
     h = h.view(h.size(0), heads, h.size(1) // heads)
@@ -129,3 +130,11 @@ def _cat(step: Step, graph: Any, *values: Tensor) -> Tensor:
 
 def _maximum(step: Step, graph: Any, *values: Tensor) -> Tensor:
     return torch.stack(values, dim=-1).amax(dim=-1)
+
+
+def _pick(step: Step, graph: Any, x: dict[str, Tensor]) -> Tensor:
+    return x[step.attrs["nodes"]]
+
+
+def _collect(step: Step, graph: Any, *values: Tensor) -> dict[str, Tensor]:
+    return dict(zip(step.attrs["nodes"], values, strict=True))

@@ -2,6 +2,8 @@ r"""From models to programs: what a model does is read off its own ``forward``."
 
 import inspect
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,17 +41,42 @@ def trace(model: nn.Module) -> Program:
     Raises:
         ValueError: If a layer or function in it cannot be packed; the error names it.
     """
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
+    with in_evaluation(model):
         alone = Builder()
         weighted = WEIGHTS in inspect.signature(model.forward).parameters
         if lower(alone, model, "", 0, weighted) is not None:  # A layer alone.
             return Program(simplify(alone.steps))
-        return _Reader(model, _graph_of(model)).program()
+        return Reader(model, graph_of(model)).program()
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    r"""Has a model in evaluation mode for a while, and each module in its own afterwards.
+
+    Args:
+        model (torch.nn.Module): The model.
+    """
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def cannot_be_packed(layer: nn.Module, name: str) -> Unsupported:
+    r"""Returns the error for a layer that there is no rule for.
+
+    Args:
+        layer (torch.nn.Module): The layer.
+        name (str): Its name in the model.
+    """
+    return Unsupported(
+        f"'{name}', a {type(layer).__name__}, cannot be packed; what can be is: "
+        + ", ".join(sorted({each.__name__ for each in RULES}))
+        + ", activation functions, dropout and jumping knowledge"
+    )
 
 
 class _Tracer(fx.Tracer):
@@ -58,11 +85,20 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         whole = isinstance(m, (pyg.MessagePassing, pyg.JumpingKnowledge))
         whole = whole or type(m).__module__.startswith("torch_geometric.nn.norm")
-        whole = whole or isinstance(m, NOTHING) or type(m) in RULES
+        whole = whole or isinstance(m, (*NOTHING, pyg.HeteroLinear)) or type(m) in RULES
         return whole or super().is_leaf_module(m, module_qualified_name)
 
 
-def _graph_of(model: nn.Module) -> fx.Graph:
+def graph_of(model: nn.Module, called: str = "") -> fx.Graph:
+    r"""Returns the calls of layers and functions that a model makes.
+
+    Args:
+        model (torch.nn.Module): The model; arguments that have a default are left at it.
+        called (str, optional): What it is called in errors. (default: the name of its class)
+
+    Raises:
+        ValueError: If what it does depends on its input.
+    """
     parameters = inspect.signature(model.forward).parameters
     fixed = {
         name: parameter.default
@@ -75,13 +111,18 @@ def _graph_of(model: nn.Module) -> fx.Graph:
         raise
     except Exception as error:
         raise ValueError(
-            f"'{type(model).__name__}' cannot be packed: what it does depends on its input, or "
-            f"torch.fx cannot follow it ({error})"
+            f"'{called or type(model).__name__}' cannot be packed: what it does depends on its "
+            f"input, or torch.fx cannot follow it ({error})"
         ) from error
 
 
-class _Reader:
-    """Reads a graph of calls, one after the other."""
+class Reader:
+    r"""Reads a graph of calls, one after the other.
+
+    Args:
+        model (torch.nn.Module): The model.
+        graph (torch.fx.Graph): The calls that it makes.
+    """
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
         self.model, self.graph = model, graph
@@ -95,7 +136,7 @@ class _Reader:
             if node.op == "placeholder":
                 self.values[node] = self._argument(node)
             elif node.op == "output":
-                result = self._value(node.args[0], "the output")
+                result = self._output(node.args[0])
             elif not _is_check(node):
                 self.values[node] = getattr(self, f"_{node.op}")(node)
         steps = self.builder.steps
@@ -118,10 +159,16 @@ class _Reader:
             return EDGES
         if node.args or not node.users or all(map(_is_check, node.users)):
             return None  # Not used, or left at its default.
+        who = f"'{type(self.model).__name__}'"
+        for layer in [str(user.target) for user in node.users if user.op == "call_module"]:
+            who = f"'{layer}', a {type(self.model.get_submodule(layer)).__name__},"
         raise ValueError(
-            f"'{type(self.model).__name__}' reads '{name}': a packed model is called with "
-            f"features, '{EDGES}' and '{WEIGHTS}'"
+            f"{who} reads '{name}': a packed model is called with features, '{EDGES}' and "
+            f"'{WEIGHTS}'"
         )
+
+    def _output(self, given: Any) -> int:
+        return self._value(given, "the output")
 
     def _call_module(self, node: fx.Node) -> int:
         name = str(node.target)
@@ -129,16 +176,15 @@ class _Reader:
         if isinstance(layer, pyg.JumpingKnowledge):
             return self._jump(layer, name, node)
         given = [*node.args, *node.kwargs.values()]
+        found = self._lower(layer, name, given)
+        if found is None:
+            raise cannot_be_packed(layer, name)
+        return found
+
+    def _lower(self, layer: nn.Module, name: str, given: list[Any]) -> int | None:
         x, others = self._value(given[0], name), [self._known(each) for each in given[1:]]
         self._check_rest(layer, name, others)
-        found = lower(self.builder, layer, name, x, WEIGHTS in others)
-        if found is None:
-            raise Unsupported(
-                f"'{name}', a {type(layer).__name__}, cannot be packed; what can be is: "
-                + ", ".join(sorted({each.__name__ for each in RULES}))
-                + ", activation functions, dropout and jumping knowledge"
-            )
-        return found
+        return lower(self.builder, layer, name, x, WEIGHTS in others)
 
     def _check_rest(self, layer: nn.Module, name: str, others: list[Any]) -> None:
         allowed = {EDGES, WEIGHTS, None}
@@ -181,7 +227,10 @@ class _Reader:
         x = self._value(node.args[0], name)
         if name in _DROPOUTS:
             if node.kwargs.get("training", True) is not False:
-                raise Unsupported(f"'{name}' drops in evaluation, too: pass training=self.training")
+                raise Unsupported(
+                    f"'{name}' drops in evaluation, too: pass training=self.training, or use "
+                    "torch.nn.Dropout, which alone changes with the mode after `to_hetero`"
+                )
             return x
         if name not in _ACTS:
             raise Unsupported(f"'{name}' cannot be packed")

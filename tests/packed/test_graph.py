@@ -100,3 +100,40 @@ def test_weights_of_a_sparse_matrix_are_its_values():
     assert torch.equal(prepare(matrix).matrix(kind).to_dense(), matrix.to_dense())
     with pytest.raises(ValueError, match="values of a sparse matrix are its weights"):
         prepare(matrix, edge_weight=torch.ones(2))
+
+
+def test_two_types_of_nodes():
+    edge_index = torch.tensor([[0, 4, 4, 2], [1, 0, 1, 1]])
+    expected = torch.zeros(2, 5).index_put((edge_index[1], edge_index[0]), torch.ones(4))
+    graph = PreparedGraph(edge_index, (5, 2))
+    assert torch.equal(graph.matrix(Edges()).to_dense(), expected)
+    forms = [edge_index, expected.to_sparse_csr(), expected.to_sparse_coo()]
+    for form in forms:
+        found = prepare({("a", "to", "b"): form}, {"a": 5, "b": 2})
+        assert torch.equal(found.matrix(Edges(relation=("a", "to", "b"))).to_dense(), expected)
+    with pytest.raises(ValueError, match="Edges have nodes up to 4, more than num_nodes=4"):
+        PreparedGraph(edge_index, (4, 2))
+    with pytest.raises(ValueError, match="Edges have nodes up to 1, more than num_nodes=1"):
+        PreparedGraph(edge_index, (5, 1))
+
+
+def test_several_types_of_edges():
+    forth, back = torch.tensor([[0, 4], [1, 0]]), torch.tensor([[1], [5]])
+    graph = prepare({("a", "to", "b"): forth, ("b", "to", "a"): back})
+    assert graph.num_nodes == {"a": 6, "b": 2}  # As many as any type of edges shows.
+    assert graph["a", "to", "b"].matrix(Edges()).shape == (2, 6)
+    assert graph["b", "to", "a"].num_edges == 1
+    assert repr(graph) == (
+        "PreparedHeteroGraph(num_nodes={'a': 6, 'b': 2}, "
+        "num_edges={('a', 'to', 'b'): 2, ('b', 'to', 'a'): 1})"
+    )
+    with pytest.raises(ValueError, match=r"reads edges of type .'a', 'a', 'a'.: pass them, .2, 0"):
+        graph["a", "a", "a"]
+    with pytest.raises(ValueError, match=r".'a', 'to', 'b'.: Edges have nodes up to 4, more than"):
+        prepare({("a", "to", "b"): forth}, {"a": 4, "b": 2})
+    with pytest.raises(ValueError, match=r"'num_nodes' has \['a'\], but not both of .'a', 'b'."):
+        prepare({("a", "to", "b"): forth}, {"a": 5})
+    with pytest.raises(TypeError, match="A type of edges is .source, name, target. .got 'to'."):
+        prepare({"to": forth})
+    with pytest.raises(ValueError, match="none has weights: leave 'edge_weight'"):
+        prepare({("a", "to", "b"): forth}, edge_weight=torch.ones(2))

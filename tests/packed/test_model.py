@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch_geometric.nn import GAT, GCN, GraphSAGE
+from torch_geometric.nn import GAT, GCN, GraphSAGE, to_hetero
 from torch_geometric.typing import WITH_TORCH_SPARSE, SparseTensor
 from torch_geometric.utils import to_torch_csr_tensor
 
@@ -254,6 +254,58 @@ def test_sparse_features(graph):
         x.to_sparse_csr().values().double(), size=x.shape,
     )  # fmt: skip
     torch.testing.assert_close(packed(small, edge_index), expected)
+
+
+WRITES, BY = ("author", "writes", "paper"), ("paper", "rev_writes", "author")
+
+
+@pytest.fixture
+def hetero():
+    torch.manual_seed(12)
+    x = {"paper": torch.randn(20, 8), "author": torch.randn(12, 6)}
+    forth = torch.stack([torch.randint(12, (50,)), torch.randint(20, (50,))])
+    edges = {WRITES: forth, BY: forth.flip(0)}
+    model = to_hetero(BitGraphSAGE((-1, -1), 16, 2, 4), (["paper", "author"], [WRITES, BY]))
+    model(x, edges)
+    return model, x, edges
+
+
+def test_types_of_nodes_and_edges(hetero, tmp_path):
+    model, x, edges = hetero
+    packed = pack(model)
+    expected = packed(x, edges)
+    packed.save(tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    prepared = prepare(edges, {"paper": 20, "author": 12})
+    sparse = {kind: each.to_sparse_csr() for kind, each in x.items()}
+    for found in (again(x, prepared), packed(x, prepared), packed(sparse, edges)):
+        assert list(found) == ["paper", "author"]
+        for kind, out in found.items():
+            assert torch.equal(out, expected[kind]) and not out.requires_grad
+    few = {"paper": x["paper"][:0], "author": x["author"]}
+    none = {relation: torch.empty(2, 0, dtype=torch.long) for relation in edges}
+    assert packed(few, none)["paper"].shape == (0, 4)
+
+
+def test_wrong_calls_with_types(hetero):
+    model, x, edges = hetero
+    packed = pack(model)
+    with pytest.raises(TypeError, match="'x' must be a dict of each type's features .got Tensor"):
+        packed(x["paper"], edges)
+    with pytest.raises(ValueError, match=r"reads features of \['author'\], which 'x' does not"):
+        packed({"paper": x["paper"]}, edges)
+    with pytest.raises(ValueError, match="reads edges of type .'paper', 'rev_writes', 'author'"):
+        packed(x, {WRITES: edges[WRITES]})
+    with pytest.raises(ValueError, match="'x' has 20 rows of 'paper', but the graph 21 nodes"):
+        packed(x, prepare(edges, {"paper": 21, "author": 12}))
+    with pytest.raises(TypeError, match="of each type's edges, or a prepared graph .got Tensor"):
+        packed(x, edges[WRITES])
+    with pytest.raises(ValueError, match="none has weights: leave 'edge_weight'"):
+        packed(x, edges, torch.ones(50))
+    with pytest.raises(ValueError, match="Outputs of several types of nodes have no place"):
+        packed(x, edges, out=torch.ones(20, 4))
+    with pytest.raises(ValueError, match="'convs.0.author__writes__paper.lin_l' has no sizes yet"):
+        pack(to_hetero(BitGraphSAGE((-1, -1), 16, 2), (["paper", "author"], [WRITES, BY])))
 
 
 @pytest.mark.parametrize("cls", [BitGCN, BitGraphSAGE, BitGAT])

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch_geometric.nn import HeteroConv, to_hetero
 
 from bitgnn import QuantConfig
 from bitgnn.kernels import native as kernels
@@ -175,3 +176,59 @@ def test_wrong_width():
     x, edge_index = inputs(10, 9, 20)
     with pytest.raises(ValueError, match="'x' has 9 columns, of which 'convs.0.lin' gets 9: it"):
         packed(x, edge_index)
+
+
+WRITES, CITES, BY = ("author", "writes", "paper"), ("paper", "cites", "paper"), (
+    "paper", "rev_writes", "author",
+)  # fmt: skip
+METADATA = (["paper", "author"], [WRITES, CITES, BY])
+SEVERAL_TYPES = {
+    "sage": lambda: to_hetero(BitGraphSAGE((-1, -1), 33, 3, 5, act="elu"), METADATA),
+    "norm": lambda: to_hetero(
+        BitGraphSAGE((-1, -1), 24, 2, 5, norm="batch_norm", jk="cat"), METADATA, aggr="mean"
+    ),
+    "maxima": lambda: to_hetero(BitGraphSAGE((-1, -1), 24, 2, 5), METADATA, aggr="max"),
+    "32-bit": lambda: to_hetero(BitGraphSAGE((-1, -1), 24, 2, 5, quant=None), METADATA),
+    "gat, gcn": lambda: HeteroConv(
+        {
+            WRITES: BitSAGEConv((-1, -1), 24, aggr="max", normalize=True),
+            CITES: BitGATConv(-1, 12, heads=2, add_self_loops=False),
+            BY: BitSAGEConv((-1, -1), 24, root_weight=False),
+            ("author", "knows", "author"): BitGCNConv(-1, 24),
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("sizes", [(90, 40), (7, 200), (1, 1), (30, 0)], ids=str)
+@pytest.mark.parametrize("name", SEVERAL_TYPES)
+def test_several_types_of_nodes(name, sizes, exact):
+    torch.manual_seed(12)
+    papers, authors = sizes
+    x = {"paper": torch.randn(papers, 19), "author": torch.randn(authors, 13)}
+    ends = {"paper": papers, "author": authors}
+    edges = {}
+    for relation in (*METADATA[1], ("author", "knows", "author")):
+        of = [ends[relation[0]], ends[relation[2]]]
+        edges[relation] = torch.stack([torch.randint(max(n, 1), (300 * all(of),)) for n in of])
+    model = SEVERAL_TYPES[name]()
+    model({"paper": torch.randn(4, 19), "author": torch.randn(4, 13)}, {
+        relation: torch.tensor([[0, 1], [2, 3]]) for relation in edges
+    })  # fmt: skip
+    program = pack(model.eval()).program
+    graph = prepare(edges, ends)
+    run = NativeProgram(program, {kind: each.size(1) for kind, each in x.items()}, exact)
+    found, expected = run(x, graph), reference.run(program, x, graph)
+    for kind, out in expected.items():
+        assert found[kind].shape == out.shape
+        assert_close(found[kind], out, exact)
+    again = run(x, graph)
+    assert all(torch.equal(again[kind], out) for kind, out in found.items())
+
+
+def test_types_of_another_width():
+    model = to_hetero(BitGraphSAGE((8, 8), 16, 1, 5), METADATA).eval()
+    message = "{'paper': 8, 'author': 9} columns, of which 'convs.0.author__writes__paper.lin_l' ge"
+    with pytest.raises(ValueError, match=message):
+        NativeProgram(pack(model).program, {"paper": 8, "author": 9})

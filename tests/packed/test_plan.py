@@ -1,7 +1,8 @@
 import torch
+from torch_geometric.nn import HeteroConv
 
 from bitgnn import QuantConfig
-from bitgnn.nn import BitGAT, BitGATConv, BitGCN, BitGCNConv, BitGraphSAGE, BitMLP
+from bitgnn.nn import BitGAT, BitGATConv, BitGCN, BitGCNConv, BitGraphSAGE, BitMLP, BitSAGEConv
 from bitgnn.packed.plan import (
     INT8,
     INT16,
@@ -13,7 +14,9 @@ from bitgnn.packed.plan import (
     attention_vectors,
     plan,
 )
+from bitgnn.packed.program import types
 from bitgnn.packed.trace import trace
+from bitgnn.packed.trace_hetero import trace_hetero
 
 
 def only_segment(model, exact=False):
@@ -118,3 +121,22 @@ def test_sparse_features_are_spread_only_for_sums_over_edges():
     forms = [(view.form, weight is None) for view, weight in views(BitGraphSAGE(20, 32, 2, 5))[:3]]
     # Rows for the sum, the sum itself, and the root branch.
     assert sorted(forms) == [(INT8, False), (SPARSE, False), (SPARSE, True)]
+
+
+def test_types_of_nodes_take_turns():
+    relations = [("a", str(k), "b") for k in range(4)] + [("b", str(k), "a") for k in range(4)]
+    convs = {relation: BitSAGEConv((20, 20), 16) for relation in relations}
+    program = trace_hetero(HeteroConv(convs).eval(), ["a", "b"], relations)
+    segment, last = plan(program)
+    # One call makes it all: also sums of eight products, of which a stage has room for two.
+    assert isinstance(segment, Segment) and isinstance(last, Call) and last.step.op == "collect"
+    nodes = types(program.steps)
+    assert all(len({nodes[stage.value] for stage in stages}) == 1 for stages in segment.passes)
+    assert {nodes[value] for value in segment.given} == {"a", "b"} == {
+        nodes[value] for value in segment.wanted
+    }  # fmt: skip
+    sums = [stage for stages in segment.passes for stage in stages if stage.terms[0].weight]
+    assert [len(stage.terms) for stage in sums] == [2] * 8
+    # Rows that many types of edges read become integers once.
+    views = [view for stages in segment.passes for stage in stages for view in stage.makes]
+    assert len(views) == len(set(views))

@@ -2,8 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch_geometric.nn import RGCNConv
 
-from bitgnn.nn import BitGCN, BitGCNConv, BitLinear
+from bitgnn.nn import BitGCN, BitGCNConv, BitHeteroLinear, BitLinear
 from bitgnn.packed.trace import trace
 
 
@@ -81,6 +82,22 @@ def test_unknown_layers_and_arguments():
         trace(nn.Sequential(nn.Bilinear(8, 8, 4)))
     with pytest.raises(ValueError, match="'conv' must be called with features, 'edge_index' and"):
         trace(WrongEdges())
+
+
+class Types(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, kind):
+        return self.layer(x, kind)
+
+
+def test_what_reads_another_argument_is_named():
+    with pytest.raises(ValueError, match="'layer', a BitHeteroLinear, reads 'kind': a packed mod"):
+        trace(Types(BitHeteroLinear(8, 4, num_types=2)))
+    with pytest.raises(ValueError, match="'layer', a RGCNConv, reads 'kind': a packed model is"):
+        trace(Types(RGCNConv(8, 4, 2)))
 
 
 class WrongEdges(nn.Module):
