@@ -4,7 +4,7 @@ from torch import nn
 from torch.library import opcheck
 
 from bitgnn import quant
-from bitgnn.kernels import Dropout, dropout, native, quantize_rows, row_ops
+from bitgnn.kernels import Dropout, dropout, native, quantize_rows, row_ops, rows
 from bitgnn.nn import BitLinear
 from bitgnn.quant import QuantConfig
 
@@ -60,7 +60,8 @@ def compiled(module):
     return torch.compile(module, backend=backend, fullgraph=True), graphs
 
 
-def test_a_compiled_model_keeps_the_operators(form):
+def test_a_compiled_model_keeps_the_operators(form, monkeypatch):
+    monkeypatch.setattr(rows, "PAYS", 0)
     torch.manual_seed(0)
     model = nn.Sequential(BitLinear(20, 7), nn.ReLU(), Dropout(0.5), BitLinear(7, 3))
     leaves = torch.randn(30, 20, requires_grad=True), *model.parameters()
@@ -85,6 +86,12 @@ def test_what_is_not_compiled_calls_no_operator(monkeypatch):
     monkeypatch.setattr(row_ops, "dropout", fail)
     x = torch.randn(4, 5)
     assert quantize_rows(x, QuantConfig())[0].shape == dropout(x, 0.5).shape == x.shape
+
+
+def test_few_rows_are_left_to_the_compiler():
+    whole, graphs = compiled(BitLinear(20, 7))
+    whole(torch.randn(30, 20))
+    assert "bitgnn.quantize_rows" not in "".join(graphs)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
