@@ -35,8 +35,10 @@ class PackedModel:
         edge_index: Adj | PreparedGraph | None = None,
         edge_weight: Tensor | None = None,
         exact: bool = False,
+        out: Tensor | None = None,
     ) -> Tensor:
-        r"""Returns what the trained model returns in evaluation.
+        r"""Returns what the trained model returns in evaluation. On the native engine features and
+        output may be mapped from files, and are read and written block by block of rows.
 
         Args:
             x (torch.Tensor): The features of the nodes; a sparse matrix, such as bags of words, is
@@ -48,6 +50,8 @@ class PackedModel:
                 prepared. (default: :obj:`None`)
             exact (bool, optional): If set to :obj:`True`, no number is rounded that the trained
                 model does not round, which is slower. (default: :obj:`False`)
+            out (torch.Tensor, optional): Where to write the output, contiguous. (default:
+                :obj:`None`, in memory of its own)
 
         Shapes:
             - **x:** :math:`(|\mathcal{V}|, F_{in})`
@@ -56,16 +60,19 @@ class PackedModel:
         Raises:
             TypeError: If the features are no tensor.
             ValueError: If they are no matrix or have another width than in training, or the graph
-                does not fit.
+                or the place of the output does not fit.
         """
         x = _features(x)
         graph = self._graph(x, edge_index, edge_weight)
         if not native.applies(x):
-            return reference.run(self.program, x.to_dense(), graph)
+            found = reference.run(self.program, x.to_dense(), graph)
+            return found if out is None else _place(out, found.shape).copy_(found)
         key = x.size(1), exact, x.layout != torch.strided
         if key not in self._native:
             self._native[key] = NativeProgram(self.program, *key)
-        return self._native[key](x, graph)
+        program = self._native[key]
+        out = None if out is None else _place(out, (x.size(0), program.width))
+        return program(x, graph, out)
 
     def _graph(
         self, x: Tensor, edge_index: Adj | PreparedGraph | None, edge_weight: Tensor | None
@@ -120,6 +127,19 @@ class PackedModel:
         return (
             f"{type(self).__name__}({name}, linear layers={layers}, bytes={self.num_bytes}{left})"
         )
+
+
+def _place(out: Tensor, shape: tuple[int, ...]) -> Tensor:
+    fits = isinstance(out, Tensor) and out.layout == torch.strided and out.shape == shape
+    if not fits or out.dtype != torch.float32 or not out.is_contiguous() or out.requires_grad:
+        found = (
+            f"{out.dtype}, {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+        )
+        raise ValueError(
+            f"'out' must be contiguous, of type torch.float32 and shape {tuple(shape)}, without a "
+            f"gradient (got {found})"
+        )
+    return out
 
 
 def _features(x: Tensor) -> Tensor:

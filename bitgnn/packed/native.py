@@ -56,20 +56,23 @@ class NativeProgram:
     ) -> None:
         self.program = program
         widths = _widths(program, width)
+        self.width = widths[-1]
         self.items = [
             item if isinstance(item, Call) else _Engine(program, item, widths, sparse)
             for item in plan(program, exact, sparse)
         ]
 
-    def __call__(self, x: Tensor, graph: PreparedGraph | None) -> Tensor:
-        """Returns the output."""
+    def __call__(self, x: Tensor, graph: PreparedGraph | None, out: Tensor | None = None) -> Tensor:
+        """Returns the output, which is written to `out` if it is given."""
         values = {0: x if x.layout == torch.sparse_csr else x.contiguous()}
+        last = len(self.program.steps)
+        places = {} if out is None else {last: out}
         for item in self.items:
             if isinstance(item, Call):
                 values[item.value] = self._call(item, values, graph)
             else:
-                item.run(values, graph, x.size(0))
-        return values[len(self.program.steps)]
+                item.run(values, graph, x.size(0), places)
+        return values[last] if out is None or values[last] is out else out.copy_(values[last])
 
     def _call(self, call: Call, values: dict[int, Tensor], graph: PreparedGraph | None) -> Tensor:
         read: list[Any] = []
@@ -103,10 +106,19 @@ class _Engine:
             handed = {_handed(stages, place, segment) for place in range(len(stages))} - {None}
             self.engine.add_pass([self._stage(stage, handed) for stage in stages])
 
-    def run(self, values: dict[int, Tensor], graph: PreparedGraph | None, rows: int) -> None:
-        """Computes what the segment wants, of what it is given."""
+    def run(
+        self,
+        values: dict[int, Tensor],
+        graph: PreparedGraph | None,
+        rows: int,
+        places: dict[int, Tensor],
+    ) -> None:
+        """Computes what the segment wants, of what it is given; some values have their place."""
         outputs = {
-            value: self.outputs.empty(rows, self.widths[value]) for value in self.segment.wanted
+            value: places[value]
+            if value in places
+            else self.outputs.empty(rows, self.widths[value])
+            for value in self.segment.wanted
         }
         parts = [_parts(values[value]) for value in self.segment.given]
         given = [part.data_ptr() for part in parts]

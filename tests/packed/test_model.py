@@ -254,3 +254,51 @@ def test_sparse_features(graph):
         x.to_sparse_csr().values().double(), size=x.shape,
     )  # fmt: skip
     torch.testing.assert_close(packed(small, edge_index), expected)
+
+
+@pytest.mark.parametrize("cls", [BitGCN, BitGraphSAGE, BitGAT])
+def test_features_and_output_in_files(cls, graph, tmp_path):
+    x, edges = graph
+    x.numpy().tofile(tmp_path / "x")
+    mapped = torch.from_file(str(tmp_path / "x"), size=x.numel()).view(x.shape)
+    out = torch.from_file(str(tmp_path / "out"), shared=True, size=5 * NODES).view(NODES, 5)
+    packed = pack(settle(cls(8, 16, 2, 5)))
+    assert packed(mapped, edges, out=out) is out
+    assert torch.equal(out, packed(x, edges))
+    assert (tmp_path / "out").read_bytes() == out.numpy().tobytes()
+
+
+def test_the_place_of_an_output_that_torch_computes(graph):
+    x, out = graph[0], torch.empty(NODES, 5)
+    model = settle(nn.Sequential(BitLinear(8, 5), nn.Softmax(dim=1)))
+    packed = pack(model)
+    assert packed(x, out=out) is out and torch.equal(out, packed(x))
+    half = packed(x.half(), out=torch.empty(NODES, 5))
+    assert torch.equal(half, packed(x.half()))
+
+
+def test_the_place_of_an_output_without_native_kernels(graph, monkeypatch):
+    packed = pack(settle(BitGCN(8, 16, 2, 5)))
+    expected, out = packed(*graph), torch.empty(NODES, 5)
+    monkeypatch.setattr("bitgnn.packed.native.applies", lambda x: False)
+    assert packed(*graph, out=out) is out
+    torch.testing.assert_close(out, packed(*graph))
+    assert (out - expected).square().mean().sqrt() < 1e-3 * expected.abs().max()
+    with pytest.raises(ValueError, match="'out' must be contiguous"):
+        packed(*graph, out=out.t())
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        torch.empty(NODES, 4),
+        torch.empty(NODES, 5, dtype=torch.double),
+        torch.empty(5, NODES).t(),
+        torch.empty(NODES, 5, requires_grad=True),
+        [[0.0] * 5] * NODES,
+    ],
+)
+def test_outputs_have_one_shape(out, graph):
+    packed = pack(settle(BitGCN(8, 16, 2, 5)))
+    with pytest.raises(ValueError, match=rf"'out' must be contiguous.*shape \({NODES}, 5\)"):
+        packed(*graph, out=out)
