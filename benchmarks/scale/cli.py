@@ -77,7 +77,7 @@ def scale(
             found = {"setting": about, "growth": growth(rows), "rows": rows}
             write_whole(results / "scale.json", (json.dumps(found, indent=1) + "\n").encode())
             write_whole(results / "scale.md", to_markdown(rows, about).encode())
-    write_figure(images / "scale.png", growth_figure(rows, name))
+            write_figure(images / "scale.png", growth_figure(rows, name))
     typer.echo(to_markdown(rows, about))
 
 

@@ -1,6 +1,7 @@
 """Each measurement in a process of its own, whose memory is watched from outside."""
 
 import multiprocessing
+import os
 from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -18,7 +19,9 @@ MIB_A_GIB = 1024
 
 @cache
 def _context() -> BaseContext:
-    # Copies of a process that has imported everything, and has no threads yet.
+    # Copies of a process that has imported everything, and has no threads yet. Threads that wait
+    # sleep, so that what else the machine does disturbs less.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.scale.jobs"])
     return context
