@@ -8,8 +8,8 @@ inference, in 32 bits and ternary, over graphs with the shape of ogbn-arxiv and 
 Graphs are random, with sources by a power law, and are written to disk in pieces; features and
 edges are read from there. Each measurement takes place in a process of its own, the two sides one
 after the other; one that takes more memory than `--limit` is ended, and the table says so. Writes
-`results/scale.json`, `results/scale.md` and `docs/images/scale.png` after each graph. These are shapes only: weights
-are random, and nothing is said of accuracy.
+`results/scale.json`, `results/scale.md` and `docs/images/scale.png`, after each graph. Weights are
+random, too: these are shapes only, and nothing is said of accuracy.
 """
 
 from benchmarks.scale.cli import scale

@@ -16,15 +16,17 @@ from bitgnn.experiment.plots import GREY, style
 Row = dict[str, Any]
 STYLES = {"32-bit": style("fp32"), "ternary": style("absmean")}
 LINES = {"full-batch": "-", "layer-wise": "--", "packed": ":"}
-MEASURES = {"seconds": "seconds", "private_mib": "private memory, MiB"}
+MEASURES = {"seconds": "time", "cpu_seconds": "processor time", "private_mib": "private memory"}
+DRAWN = {"cpu_seconds": "processor seconds", "private_mib": "private memory, MiB"}
 ABOUT = (
     "Random graphs with the shape of real ones, random weights: shapes only, nothing is said of "
-    "accuracy. Time is that of the fastest of up to 3 calls. *Private* is the highest memory above "
-    "the inputs that no file backs; *peak* includes pages of mapped files (outputs, and what "
-    "layer-wise inference keeps between layers), which the system takes back when it needs them. "
-    "Each measurement takes place in a process of its own. Sides are bitgnn's layers with "
-    "`quant=None` (32-bit: the numbers of PyG's) and as they come (ternary), and packed models of "
-    "these."
+    "accuracy. Time is that of the fastest of up to 3 calls, on a machine that does other things, "
+    "too; *processor s* counts only the time in which threads of the call run, all together. "
+    "*Private* is the highest memory above the inputs that no file backs; *peak* includes pages of "
+    "mapped files (outputs, and what layer-wise inference keeps between layers), which the system "
+    "takes back when it needs them. Each measurement takes place in a process of its own. Sides "
+    "are bitgnn's layers with `quant=None` (32-bit: the numbers of PyG's) and as they come "
+    "(ternary), and packed models of these."
 )
 
 
@@ -78,8 +80,9 @@ def to_markdown(rows: Sequence[Row], about: Row) -> str:
         rows (list[dict]): What was measured.
         about (dict): Under which conditions.
     """
-    header = ["graph", "nodes", "edges", "what", *(f"{side}, s" for side in SIDES)]
-    header += [f"{side}, {kind}, MiB" for kind in ("private", "peak") for side in SIDES]
+    kinds = ("s", "processor s", "private, MiB", "peak, MiB")
+    header = ["graph", "nodes", "edges", "what"]
+    header += [f"{side}, {kind}" for kind in kinds for side in SIDES]
     header += ["prepare, s"]
     cells, why = [], []
     for place in dict.fromkeys((row["graph"], row["nodes"], row["what"]) for row in rows):
@@ -89,7 +92,7 @@ def to_markdown(rows: Sequence[Row], about: Row) -> str:
         graph, nodes, what = place
         first = next(iter(sides.values()))
         line = [graph, f"{nodes:,}", f"{first['edges']:,}", TITLES[what]]
-        for measure in ("seconds", "private_mib", "peak_mib"):
+        for measure in (*MEASURES, "peak_mib"):
             line += [_cell(sides.get(side, {}).get(measure)) for side in SIDES]
         ready = sides.get("ternary", first).get("prepare_seconds") if what == "packed" else None
         cells.append([*line, _cell(ready)])
@@ -103,7 +106,7 @@ def to_markdown(rows: Sequence[Row], about: Row) -> str:
         + [_cell(row[f"{measure}_slope"]) for measure in MEASURES]
         for row in growth(rows)
     ]
-    grown = ["graph", "what", "side", "sizes", "time", "private memory"]
+    grown = ["graph", "what", "side", "sizes", *MEASURES.values()]
     lines = ["# How time and memory grow with the graph", "", ABOUT, ""]
     lines += [markdown_table(header, cells, names=1), ""]
     if why:
@@ -122,7 +125,7 @@ def _cell(value: float | None) -> str:
 
 
 def growth_figure(rows: Sequence[Row], title: str) -> Figure:
-    r"""Draws time and private memory over the number of nodes, a column for each graph.
+    r"""Draws processor time and private memory over the number of nodes, a column for each graph.
 
     Args:
         rows (list[dict]): What was measured.
@@ -131,11 +134,11 @@ def growth_figure(rows: Sequence[Row], title: str) -> Figure:
     graphs = list(dict.fromkeys(row["graph"] for row in rows))
     figure = Figure(figsize=(1.8 + 3.4 * max(len(graphs), 1.5), 6.4), layout="constrained")
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    axes = figure.subplots(len(MEASURES), len(graphs), squeeze=False, sharex="col", sharey="row")
-    for (measure, name), line in zip(MEASURES.items(), axes, strict=True):
+    axes = figure.subplots(len(DRAWN), len(graphs), squeeze=False, sharex="col", sharey="row")
+    for (measure, name), line in zip(DRAWN.items(), axes, strict=True):
         for graph, ax in zip(graphs, line, strict=True):
             _draw(ax, [row for row in rows if row["graph"] == graph], measure)
-            if measure == "seconds":
+            if measure == "cpu_seconds":
                 ax.set_title(f"shape of ogbn-{graph}", fontsize=10)
             else:
                 ax.set_xlabel("nodes (log scale)")

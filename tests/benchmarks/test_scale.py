@@ -24,7 +24,13 @@ def job(folder, what="packed", side="ternary", **changes):
 @pytest.fixture
 def row():
     row = {"graph": "arxiv", "part": 0.5, "nodes": 100, "edges": 900, "what": "packed"}
-    row |= {"side": "ternary", "seconds": 2.0, "calls": 3, "prepare_seconds": 0.5}
+    row |= {
+        "side": "ternary",
+        "seconds": 2.0,
+        "cpu_seconds": 3.0,
+        "calls": 3,
+        "prepare_seconds": 0.5,
+    }
     return {**row, "peak_mib": 30.0, "private_mib": 20.0}
 
 
@@ -94,14 +100,20 @@ def test_slopes():
 def test_tables(row):
     large = {**row, "nodes": 200, "edges": 1_800, "seconds": 8.0}
     ended = {**large, "side": "32-bit", "why_not": "took more than 1 GiB"}
-    for name in ("seconds", "calls", "prepare_seconds", "peak_mib", "private_mib"):
+    for name in ("seconds", "cpu_seconds", "calls", "prepare_seconds", "peak_mib", "private_mib"):
         del ended[name]
     text = to_markdown([row, large, ended], {"torch": "2"})
-    assert "| arxiv | 100 | 900 | packed inference | - | 2.00 | - | 20 | - | 30 | 0.50 |" in text
-    assert "| arxiv | 200 | 1,800 | packed inference | - | 8.00 | - | 20 | - | 30 | 0.50 |" in text
+    assert (
+        "| arxiv | 100 | 900 | packed inference | - | 2.00 | - | 3.00 | - | 20 | - | 30 | 0.50 |"
+        in text
+    )
+    assert (
+        "| arxiv | 200 | 1,800 | packed inference | - | 8.00 | - | 3.00 | - | 20 | - | 30 | 0.50 |"
+        in text
+    )
     assert "- packed inference, 32-bit, arxiv, 200 nodes: took more than 1 GiB" in text
     assert "nothing is said of accuracy" in text
-    assert "| arxiv | packed inference | ternary | 2 | 2.00 | 0.00 |" in text
+    assert "| arxiv | packed inference | ternary | 2 | 2.00 | 0.00 | 0.00 |" in text
     found = {line["side"]: line for line in growth([row, large, ended])}
     assert found["32-bit"]["sizes"] == 0 and found["32-bit"]["seconds_slope"] is None
 
