@@ -32,8 +32,13 @@ def part_of(shape: Shape, part: float) -> Shape:
     Args:
         shape (Shape): The shape.
         part (float): The part.
+
+    Raises:
+        ValueError: If there are not so many edges between so few nodes.
     """
-    nodes, edges = (max(1, round(part * count)) for count in (shape.num_nodes, shape.num_edges))
+    nodes, edges = (round(part * count) for count in (shape.num_nodes, shape.num_edges))
+    if edges > nodes * (nodes - 1) // 2:
+        raise ValueError(f"{nodes} nodes have no room for {edges} edges: take a larger part")
     return Shape(nodes, edges, shape.num_features, shape.num_classes)
 
 

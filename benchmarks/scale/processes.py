@@ -53,8 +53,8 @@ def run(job: Job, limit: float) -> dict[str, Any]:
             except EOFError:
                 found = {"why_not": "the process ended, perhaps for want of memory"}
                 break
-            if told is None:
-                before, peak = resident("RssAnon", process.pid) or 0.0, 0.0
+            if isinstance(told, float):
+                before, peak = told, 0.0
             else:
                 found = told if "why_not" in told else {**told, "private_mib": peak}
     process.kill()
@@ -64,7 +64,7 @@ def run(job: Job, limit: float) -> dict[str, Any]:
 
 def _measure(job: Job, line: Connection) -> None:
     try:
-        found = measure(job, lambda: line.send(None))
+        found = measure(job, lambda: line.send(resident("RssAnon") or 0.0))
     except Exception as error:  # whatever it is: the row says so
         said = (str(error) or type(error).__name__).splitlines()[0]
         found = {"why_not": f"{type(error).__name__}: {said}"[:120]}

@@ -161,6 +161,7 @@ def test_the_command(tmp_path, capsys):
         ({"graph": ["cora"]}, "There is no graph 'cora'; there are arxiv, products"),
         ({"what": ["sleep"]}, "There is no measurement 'sleep'"),
         ({"model": "mlp"}, "There is no model 'mlp'; there are gcn, sage, gat, sgc"),
+        ({"part": [1e-4]}, "17 nodes have no room for 232 edges: take a larger part"),
         ({"part": [0.5, 2.0]}, r"above 0, and at most 1 \(got \[0.5, 2.0\]\)"),
     ],
 )
