@@ -174,7 +174,9 @@ def _as_teacher(
         return TeacherRun(None, _finite(result.val), seconds)
     recipe = Recipe.from_dict(spec.recipe)
     batches = build_batches(model, t, t.split(spec.seed), recipe, device=device)
-    return TeacherRun(Teacher(batches.logits(), dict(model.state_dict())), _finite(result.val), seconds)
+    return TeacherRun(
+        Teacher(batches.logits(), dict(model.state_dict())), _finite(result.val), seconds
+    )
 
 
 def _open(spec: RunSpec, root: str | Path | None) -> Task:

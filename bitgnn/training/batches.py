@@ -247,4 +247,3 @@ def _check_torch_sparse(name: str) -> None:
             f"batch='{name}' needs torch-sparse: `pip install --no-build-isolation torch-scatter "
             f"torch-sparse`, or set batch='random', which needs neither"
         )
-

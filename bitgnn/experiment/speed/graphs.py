@@ -51,14 +51,27 @@ def random_graph(shape: Shape, seed: int = 0) -> Data:
     edges = torch.empty(0, dtype=torch.long)
     while len(edges) < shape.num_edges:
         size = (shape.num_edges,)
-        rank = (nodes * torch.rand(size, generator=generator, dtype=torch.double) ** 3).long()
-        source, target = called[rank], torch.randint(nodes, size, generator=generator)
+        source = draw_sources(called, shape.num_edges, generator)
+        target = torch.randint(nodes, size, generator=generator)
         more = (nodes * source + target)[source != target]
         edges = torch.cat([edges, more]).unique()
     edges = edges[torch.randperm(len(edges), generator=generator)[: shape.num_edges]]
     edge_index = torch.stack([edges // nodes, edges % nodes])
     x = torch.randn(nodes, shape.num_features, generator=generator)
     return Data(x=x, edge_index=edge_index, num_nodes=nodes)
+
+
+def draw_sources(called: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    r"""Returns sources of edges: the node of rank :math:`r` with a probability in proportion to
+    :math:`r^{-2/3}`.
+
+    Args:
+        called (torch.Tensor): The node of each rank.
+        count (int): How many.
+        generator (torch.Generator): What draws.
+    """
+    share = torch.rand(count, generator=generator, dtype=torch.double)
+    return called[(len(called) * share**3).long()]
 
 
 def graph_of(name: str, root: str | None = None) -> tuple[Data, int]:

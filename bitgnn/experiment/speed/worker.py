@@ -1,21 +1,19 @@
 """One side of a race, in a process of its own: it is told what to do by lines of JSON, and answers
 with such lines."""
 
-import ctypes
-import gc
 import json
 import os
 import signal
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from bitgnn.experiment.speed.case import Case
 from bitgnn.experiment.speed.graphs import graph_of
+from bitgnn.experiment.speed.memory import forget_peak, give_back, resident
 from bitgnn.experiment.speed.sides import Side, build
 
 
@@ -31,14 +29,14 @@ class Worker:
     def first(self) -> dict[str, Any]:
         """The first call: how much memory it takes beyond what was there before. And how long a
         graph takes to prepare."""
-        _give_back()
-        before = _resident("VmRSS")
-        _forget_peak()
+        give_back()
+        before = resident("VmRSS")
+        forget_peak()
         start = time.perf_counter()
         with torch.inference_mode(self.infers):
             out = self.call()
         seconds = time.perf_counter() - start
-        peak = _resident("VmHWM")
+        peak = resident("VmHWM")
         mib = None if before is None or peak is None else peak - before
         if not bool(torch.isfinite(out).all()):
             raise ValueError("the output is not finite")
@@ -62,31 +60,6 @@ class Worker:
                 seconds.append(time.perf_counter() - start)
                 del out
         return {"seconds": seconds}
-
-
-STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux has them.
-
-
-def _resident(what: str) -> float | None:
-    """A number of mebibytes that Linux knows of this process; other systems do not say."""
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith(what):
-                return int(line.split()[1]) / 1024
-    return None
-
-
-def _give_back() -> None:
-    """What was freed while things were built must not be what the first call takes."""
-    gc.collect()
-    library = ctypes.CDLL(None)
-    if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)
-
-
-def _forget_peak() -> None:
-    if FORGET.exists():
-        FORGET.write_text("5")
 
 
 def serve(line: IO[str]) -> None:

@@ -165,22 +165,23 @@ def _with_loops(block: Block, fill: float | None) -> Block:
     (start, stop), crow, col, weight = block
     nodes = torch.arange(start, stop)
     row = nodes.repeat_interleave(crow.diff())
-    others = row != col
-    count = torch.bincount(row[others] - start, minlength=stop - start)
-    crow = F.pad((count + 1).cumsum(0), (1, 0))
-    loop = crow[1:] - 1
-    kept = torch.ones(int(crow[-1]), dtype=torch.bool)
-    kept[loop] = False
-    out = torch.empty(len(kept), dtype=col.dtype)
-    out[loop], out[kept] = nodes.to(col.dtype), col[others]
-    if weight is None:
-        return Block(block.targets, crow, out, None)
-    own = weight.new_full((stop - start,), 1.0 if fill is None else fill)
-    if fill is not None:
-        own[row[~others] - start] = weight[~others]
-    out_weight = weight.new_empty(len(kept))
-    out_weight[loop], out_weight[kept] = own, weight[others]
-    return Block(block.targets, crow, out, out_weight)
+    own = None if weight is None else weight.new_full((len(nodes),), 1.0 if fill is None else fill)
+    same = row == col
+    if bool(same.any()):
+        if own is not None and weight is not None and fill is not None:
+            own[row[same] - start] = weight[same]
+        others = ~same
+        row, col = row[others], col[others]
+        weight = None if weight is None else weight[others]
+        crow = F.pad(torch.bincount(row - start, minlength=len(nodes)).cumsum(0), (1, 0))
+    # Each edge moves on by the loops of the targets before.
+    crow = crow + torch.arange(len(crow))
+    place, loop = row.sub_(start).add_(torch.arange(len(row))), crow[1:] - 1
+    size = len(col) + len(nodes)
+    col = col.new_empty(size).scatter_(0, place, col).scatter_(0, loop, nodes)
+    if weight is not None and own is not None:
+        weight = weight.new_empty(size).scatter_(0, place, weight).scatter_(0, loop, own)
+    return Block(block.targets, crow, col, weight)
 
 
 def _check(edge_index: Adj, num_nodes: int, edge_weight: Tensor | None) -> None:

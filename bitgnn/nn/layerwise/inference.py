@@ -29,7 +29,7 @@ def layerwise_inference(
     edge_index: Adj | None = None,
     edge_weight: Tensor | None = None,
     *,
-    batch_size: int = 65_536,
+    batch_size: int = 16_384,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
     device: torch.device | str = "cpu",
@@ -67,7 +67,7 @@ def layerwise_inference(
             targets as rows, whose values count as weights. (default: :obj:`None`, for an MLP)
         edge_weight (torch.Tensor, optional): The weights of the edges. (default: :obj:`None`)
         batch_size (int, optional): The nodes that are computed at once.
-            (default: :obj:`65536`)
+            (default: :obj:`16384`)
         out (str or Path, optional): A file for the output, in NumPy's format, replaced if it is
             there; what is kept between layers is in files beside it meanwhile.
             (default: :obj:`None`, all in memory)

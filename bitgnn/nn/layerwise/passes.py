@@ -111,4 +111,5 @@ class Passes:
 def _is_view(rows: Tensor, x: Tensor, nodes: Range) -> bool:
     """Whether rows are those of a matrix, and not only equal to them."""
     there = x[nodes.slice]
-    return rows.data_ptr() == there.data_ptr() and rows.shape == there.shape
+    same = rows.data_ptr() == there.data_ptr() and rows.shape == there.shape
+    return same and x.is_contiguous()  # Else each sum over edges would copy it.

@@ -79,7 +79,7 @@ class Storage:
         if self.out is None:
             return matrix
         path = self._files.pop(matrix.data_ptr(), None)
-        if path is None:  # One without numbers, which cannot be mapped, or the features themselves.
+        if path is None:  # One without numbers, which cannot be mapped.
             assert self._folder is not None
             path = Path(self._folder.name) / "whole.npy"
             np.save(path, matrix.numpy())
