@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+CPU = torch.device("cpu")
+
 # What the engines say when a peer is gone; they have no type of error for it.
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out", "timed out", "NCCL")
 
@@ -26,7 +28,7 @@ class Group:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns a model whose gradients are means over the processes."""
