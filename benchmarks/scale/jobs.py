@@ -10,8 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.data import Data
 
 from benchmarks.scale.graphs import SHAPES, Graph, part_of, read_graph
+from bitgnn.data import Split, Task
+from bitgnn.data.splits import FixedSplit
 from bitgnn.experiment.speed import Case
 from bitgnn.experiment.speed.graphs import Shape
 from bitgnn.experiment.speed.memory import forget_peak, give_back, resident
@@ -19,10 +22,13 @@ from bitgnn.kernels.sparse import csr_matrix
 from bitgnn.nn import layerwise_inference
 from bitgnn.packed import pack, prepare
 from bitgnn.quant import QuantConfig
+from bitgnn.training import Recipe
+from bitgnn.training.batches import build_batches
 
 Call = Callable[[], Any]
 SIDES = {"32-bit": None, "ternary": QuantConfig()}
 MOST_CALLS = 3
+NODES_OF_A_PART = 50_000
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,31 @@ def full_batch(job: Job, graph: Graph) -> Call:
     return step
 
 
+def random_parts(job: Job, graph: Graph) -> Call:
+    """An epoch of steps on random parts of the graph, as `batch=random` trains."""
+    model, (x, edge_index), shape = job.build(train=True), graph, job.shape
+    for module in model.modules():
+        if hasattr(module, "cached"):
+            module.cached = False  # Each part has edges of its own.
+    y = torch.randint(shape.num_classes, (graph.num_nodes,))
+    nodes = torch.ones(graph.num_nodes, dtype=torch.bool)
+    split = Split("all", nodes, nodes, nodes)
+    data = Data(x=x, edge_index=edge_index, y=y)
+    t = Task(job.graph, data, "accuracy", "public", "", None, FixedSplit(split))
+    num_parts = max(2, round(graph.num_nodes / NODES_OF_A_PART))
+    recipe = Recipe(feature_norm="none", batch="random", num_parts=num_parts)
+    batches = build_batches(model, t, split, recipe)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+
+    def epoch() -> None:
+        for batch in batches.epoch(1):
+            optimizer.zero_grad()
+            F.cross_entropy(model(batch.x, *batch.graph), y[batch.nodes]).backward()
+            optimizer.step()
+
+    return epoch
+
+
 def layer_wise(job: Job, graph: Graph) -> Call:
     """Inference layer by layer, with all that is kept of nodes in files."""
     model, out = job.build(), job.folder / "out.npy"
@@ -102,14 +133,15 @@ def packed(job: Job, graph: Graph) -> Call:
     return partial(model, graph.x, prepared, out=out)
 
 
-# Another way to train an epoch, such as one of mini-batches, is a function of its own here.
 WHATS: dict[str, Callable[[Job, Graph], Call]] = {
     "full-batch": full_batch,
+    "random-parts": random_parts,
     "layer-wise": layer_wise,
     "packed": packed,
 }
 TITLES = {
     "full-batch": "training epoch, full batch",
+    "random-parts": "training epoch, random parts",
     "layer-wise": "layer-wise inference",
     "packed": "packed inference",
 }

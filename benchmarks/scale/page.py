@@ -15,7 +15,7 @@ from bitgnn.experiment.plots import GREY, style
 
 Row = dict[str, Any]
 STYLES = {"32-bit": style("fp32"), "ternary": style("absmean")}
-LINES = {"full-batch": "-", "layer-wise": "--", "packed": ":"}
+LINES = {"full-batch": "-", "random-parts": "-.", "layer-wise": "--", "packed": ":"}
 MEASURES = {"seconds": "time", "cpu_seconds": "processor time", "private_mib": "private memory"}
 DRAWN = {"cpu_seconds": "processor seconds", "private_mib": "private memory, MiB"}
 ABOUT = (
