@@ -22,7 +22,7 @@ constexpr int LANES = 16;  // numbers in a vector
 
 typedef float Floats __attribute__((vector_size(64)));
 
-BITGNN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+BITGNN_INLINE constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 BITGNN_INLINE int64_t rounded_up(int64_t size, int64_t multiple) {
     return (size + multiple - 1) / multiple * multiple;
@@ -61,6 +61,23 @@ BITGNN_INLINE Ints load(const std::int32_t* x) {
 }
 BITGNN_INLINE void store(Floats x, float* to) { std::memcpy(to, &x, sizeof x); }
 BITGNN_INLINE Floats converted(Ints x) { return __builtin_convertvector(x, Floats); }
+
+// As many numbers as a register holds. The compiler keeps larger vectors in memory.
+#if defined(__AVX512F__)
+constexpr int NATIVE = 16;
+#elif defined(__AVX2__)
+constexpr int NATIVE = 8;
+#else
+constexpr int NATIVE = 4;
+#endif
+typedef float Native __attribute__((vector_size(NATIVE * sizeof(float))));
+
+BITGNN_INLINE Native native(const float* x) {
+    Native out;
+    std::memcpy(&out, x, sizeof out);
+    return out;
+}
+BITGNN_INLINE void put(Native x, float* to) { std::memcpy(to, &x, sizeof x); }
 
 // A vector whose numbers beyond the first `count` are 0.
 BITGNN_INLINE Floats load(const float* x, std::integral_constant<int64_t, LANES>) {

@@ -15,26 +15,27 @@ constexpr int64_t PARTS = 16;  // of all rows, whatever the number of threads: s
 template <int M, int V>
 __attribute__((noinline)) void add_outer(const float* grad, int64_t grad_stride, const float* x,
                                          int64_t stride, int64_t rows, float* sums, int64_t wide) {
-    Floats own[M][V];
+    constexpr int PARTS = V * LANES / NATIVE;
+    Native own[M][PARTS];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) own[m][v] = load(sums + m * wide + v * LANES);
+        for (int p = 0; p < PARTS; ++p) own[m][p] = native(sums + m * wide + p * NATIVE);
     }
     for (int64_t r = 0; r < rows; ++r, grad += grad_stride, x += stride) {
-        Floats columns[V];
+        Native columns[PARTS];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) columns[v] = load(x + v * LANES);
+        for (int p = 0; p < PARTS; ++p) columns[p] = native(x + p * NATIVE);
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) own[m][v] += grad[m] * columns[v];
+            for (int p = 0; p < PARTS; ++p) own[m][p] += grad[m] * columns[p];
         }
     }
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) store(own[m][v], sums + m * wide + v * LANES);
+        for (int p = 0; p < PARTS; ++p) put(own[m][p], sums + m * wide + p * NATIVE);
     }
 }
 
@@ -81,10 +82,10 @@ void weight_gradient(const float* x, const float* grad, int64_t rows, int64_t n,
                 rounded_row(x + (from + r) * k, k, q, block + r * wide, wide);
             }
             const float* g = grad + from * n;
-            for (int64_t v = 0; v < vectors; v += PANEL) {
+            for (int64_t v = 0; v < vectors; v += HELD_COLUMNS) {
                 const float* columns = block + v * LANES;
                 float* to = sums + v * LANES;
-                switch (vectors - v) {
+                switch (smaller(HELD_COLUMNS, vectors - v)) {
                     case 1: add_outer<1>(g, n, columns, wide, these, to, wide); break;
                     case 2: add_outer<2>(g, n, columns, wide, these, to, wide); break;
                     case 3: add_outer<3>(g, n, columns, wide, these, to, wide); break;

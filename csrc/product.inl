@@ -12,6 +12,14 @@ namespace bitgnn::BITGNN_ISA {
 constexpr int PANEL = 4;  // vectors of columns that are worked on at once
 constexpr int TILE = 6;   // rows that are worked on at once
 
+// Vectors of columns of which the registers hold the sums of a tile, and fields of codes that the
+// loop over them is unrolled for: where registers are few, more would not stay there.
+#if defined(__AVX512F__)
+constexpr int HELD_COLUMNS = PANEL, AT_ONCE = FIELDS;
+#else
+constexpr int HELD_COLUMNS = 1, AT_ONCE = 1;
+#endif
+
 BITGNN_INLINE int64_t vectors_of(int64_t n) { return (n + LANES - 1) / LANES; }
 
 // Where the code of row n and column k of the weight stands: the byte, and the field in it.
@@ -53,61 +61,67 @@ void pack_numbers(const float* weight, int64_t n, int64_t k, float* out) {
     }
 }
 
-// The products of M rows and V vectors of columns.
-template <int M, int V>
+// The products of M rows and V vectors of columns, in a panel of ALL.
+template <int M, int V, int ALL>
 __attribute__((noinline)) void tile(const std::int8_t* x, int64_t stride,
                                     const std::uint8_t* codes, int64_t k, std::int32_t* out,
                                     int64_t wide) {
-    Sums sums[M][V];
+    constexpr int PARTS = V * LANES / SUMS;
+    Sums sums[M][PARTS];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sums[m][v] = no_sums();
+        for (int p = 0; p < PARTS; ++p) sums[m][p] = no_sums();
     }
-    for (int64_t at = 0; at < k; at += GROUP, codes += V * LINE, x += GROUP) {
-        const auto take = [&](auto j) __attribute__((always_inline)) {
-            constexpr int J = decltype(j)::value;
-            Codes w[V];
+    for (int64_t at = 0; at < k; at += GROUP, codes += ALL * LINE, x += GROUP) {
+#pragma GCC unroll AT_ONCE
+        for (int j = 0; j < FIELDS; ++j) {
+            Codes w[PARTS];
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) w[v] = field<J>(codes + v * LINE);
+            for (int p = 0; p < PARTS; ++p) w[p] = field(codes + p * SUMS * STEP, j);
 #pragma GCC unroll 8
             for (int m = 0; m < M; ++m) {
+                const Values values = four(x + m * stride + STEP * j);
 #pragma GCC unroll 4
-                for (int v = 0; v < V; ++v) {
-                    add_products(sums[m][v], w[v], x + m * stride + STEP * J);
-                }
+                for (int p = 0; p < PARTS; ++p) add_products(sums[m][p], w[p], values);
             }
-        };
-        take(std::integral_constant<int, 0>{});
-        take(std::integral_constant<int, 1>{});
-        take(std::integral_constant<int, 2>{});
-        take(std::integral_constant<int, 3>{});
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) store(sums[m][v], out + m * wide + v * LANES);
-    }
-}
-
-template <int M, int V>
-__attribute__((noinline)) void tile(const float* x, int64_t stride, const float* w, int64_t k,
-                                    float* out, int64_t wide) {
-    Floats sums[M][V] = {};
-    for (int64_t at = 0; at < k; ++at, w += V * LANES) {
-        Floats columns[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) columns[v] = load(w + v * LANES);
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) sums[m][v] += x[m * stride + at] * columns[v];
         }
     }
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) std::memcpy(out + m * wide + v * LANES, &sums[m][v], LINE);
+        for (int p = 0; p < PARTS; ++p) store(sums[m][p], out + m * wide + p * SUMS);
+    }
+}
+
+template <int M, int V, int ALL>
+__attribute__((noinline)) void tile(const float* x, int64_t stride, const float* w, int64_t k,
+                                    float* out, int64_t wide) {
+    constexpr int PARTS = V * LANES / NATIVE;
+    Native sums[M][PARTS] = {};
+    for (int64_t at = 0; at < k; ++at, w += ALL * LANES) {
+        Native columns[PARTS];
+#pragma GCC unroll 4
+        for (int p = 0; p < PARTS; ++p) columns[p] = native(w + p * NATIVE);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; ++p) sums[m][p] += x[m * stride + at] * columns[p];
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+        for (int p = 0; p < PARTS; ++p) put(sums[m][p], out + m * wide + p * NATIVE);
+    }
+}
+
+template <int M, int ALL, class X, class W, class Y>
+BITGNN_INLINE void panel_rows(const X* x, int64_t stride, const W* w, int64_t k, Y* out,
+                              int64_t wide) {
+    constexpr int V = smaller(ALL, HELD_COLUMNS);
+    for (int v = 0; v < ALL; v += V) {
+        tile<M, V, ALL>(x, stride, w + v * LINE / int64_t(sizeof(W)), k, out + v * LANES, wide);
     }
 }
 
@@ -116,9 +130,9 @@ BITGNN_INLINE void panel_product(const X* x, int64_t stride, int64_t rows, const
                                  Y* out, int64_t wide) {
     int64_t m = 0;
     for (; m + TILE <= rows; m += TILE) {
-        tile<TILE, V>(x + m * stride, stride, w, k, out + m * wide, wide);
+        panel_rows<TILE, V>(x + m * stride, stride, w, k, out + m * wide, wide);
     }
-    for (; m < rows; ++m) tile<1, V>(x + m * stride, stride, w, k, out + m * wide, wide);
+    for (; m < rows; ++m) panel_rows<1, V>(x + m * stride, stride, w, k, out + m * wide, wide);
 }
 
 // The products of a block of rows and a weight (n, k), packed so that a vector of columns takes
