@@ -8,6 +8,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(BITGNN_HAS_neon) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 namespace bitgnn {
 
@@ -19,6 +22,9 @@ namespace avx512vnni { const Kernels& table(); }
 #ifdef BITGNN_HAS_amx
 namespace amx { const Kernels& table(); }
 #endif
+#endif
+#ifdef BITGNN_HAS_neon
+namespace neon { const Kernels& table(); }
 #endif
 
 namespace {
@@ -32,6 +38,19 @@ bool may_use_tiles() {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & tiles) || !(d & integers)) return false;
     constexpr long ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, ask, tile_data) == 0;
+}
+#endif
+
+#ifdef BITGNN_HAS_neon
+bool has_dot_products() {
+#if defined(__ARM_FEATURE_DOTPROD) || defined(__APPLE__)
+    return true;  // All of this is compiled for them, or it is a Mac, which has them.
+#elif defined(__linux__)
+    constexpr unsigned long dot_products = 1ul << 20;  // HWCAP_ASIMDDP, which old headers lack
+    return getauxval(AT_HWCAP) & dot_products;
+#else
+    return false;
+#endif
 }
 #endif
 
@@ -51,6 +70,9 @@ const Kernels& choose() {
     if (has_vnni && may("avx512vnni")) return avx512vnni::table();
     if (has_avx512 && may("avx512")) return avx512::table();
     if (has_avx2 && may("avx2")) return avx2::table();
+#endif
+#ifdef BITGNN_HAS_neon
+    if (may("neon") && has_dot_products()) return neon::table();
 #endif
     (void)may;
     return portable::table();

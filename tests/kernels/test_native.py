@@ -84,7 +84,7 @@ def test_threads_change_no_number(by_threads):
 
 
 @built
-@pytest.mark.parametrize("isa", ["portable", "avx2"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "neon"])
 def test_other_processors_give_the_same_numbers(isa, on_processor):
     there = on_processor(isa, __file__)
     *floats, x_q, scale, noise, dropped = numbers()

@@ -163,7 +163,7 @@ def test_threads_change_no_number(by_threads):
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "avx512vnni"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "avx512vnni", "neon"])
 def test_other_processors_make_the_same(isa, on_processor):
     there = on_processor(isa, __file__)
     for a, b in zip(there, numbers(), strict=True):
