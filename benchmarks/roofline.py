@@ -30,7 +30,7 @@ from bitgnn.experiment.speed import setting
 from bitgnn.experiment.speed.graphs import SHAPES, random_graph
 from bitgnn.files import write_whole
 from bitgnn.kernels import native
-from bitgnn.kernels.native import INT8, INT16, LINE, NUMBERS
+from bitgnn.kernels.native_products import INT8, INT16, LINE, NUMBERS
 from bitgnn.packed.graph import PreparedGraph, prepare
 from bitgnn.packed.native import SIZES, NativeProgram
 from bitgnn.packed.plan import Segment, Stage, Term

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bitgnn.kernels import native
+from bitgnn.kernels import native, native_attention
 from bitgnn.kernels.dropout import dropout
 from bitgnn.kernels.memo import Memo
 from bitgnn.kernels.sparse import bag_product, csr_matrix, transposition, with_values
@@ -65,7 +65,9 @@ def graph_attention(
     p = p if training else 0.0
     operands = x, score_src, score_dst
     _check_shapes(adj_t, *operands)
-    applies = native.applies(*operands) and x.size(1) <= native.MOST_HEADS and 0.0 <= p < 1.0
+    applies = (
+        native.applies(*operands) and x.size(1) <= native_attention.MOST_HEADS and 0.0 <= p < 1.0
+    )
     if applies and _is_sound(adj_t):
         return _NativeAttention.apply(*operands, adj_t, negative_slope, p)
     return _GraphAttention.apply(*operands, adj_t, negative_slope, p)
@@ -108,7 +110,7 @@ class _NativeAttention(torch.autograd.Function):
         x, src, dst = (each.contiguous() for each in (x, score_src, score_dst))
         edges = adj_t.values().numel(), x.size(1)
         noise = native.uniform(edges, native.draw_seed()) if p > 0.0 else None
-        saved = native.attention(adj_t, x, src, dst, negative_slope, p, noise)
+        saved = native_attention.attention(adj_t, x, src, dst, negative_slope, p, noise)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(adj_t, x, src, dst, *saved)
         ctx.negative_slope = negative_slope
@@ -119,7 +121,7 @@ class _NativeAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         adj_t, x, score_src, score_dst, out, alpha, weight = ctx.saved_tensors
         transpose = transposition(adj_t)
-        grads = native.attention_backward(
+        grads = native_attention.attention_backward(
             adj_t,
             (transpose.crow, transpose.col, transpose.order),
             x,

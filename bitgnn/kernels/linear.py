@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import native, ops
+from bitgnn.kernels import native, native_products, ops
 from bitgnn.kernels.sparse import sparse_product
 
 
@@ -79,8 +79,8 @@ class _QuantizedLinear(torch.autograd.Function):
             scaled = flat(grad * x_scale)
             if ctx.sparse:
                 grad_weight = sparse_product(x_q, scaled, transpose=True).t()
-            elif native.multiplies(x_q, scaled):
-                grad_weight = native.weight_gradient(flat(x_q), scaled)
+            elif native_products.multiplies(x_q, scaled):
+                grad_weight = native_products.weight_gradient(flat(x_q), scaled)
             else:
                 grad_weight = scaled.t() @ flat(x_q)
         if ctx.needs_input_grad[2]:
@@ -102,7 +102,7 @@ def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         - **weight:** :math:`(F_{out}, F_{in})`
         - **output:** :math:`(*, F_{out})`
     """
-    if x.numel() <= native.MANY or not native.takes(x):
+    if x.numel() <= native_products.MANY or not native.takes(x):
         return F.linear(x, weight, bias)
     out = ops.product(flat(x), weight).view(*x.shape[:-1], weight.size(0))
     return out if bias is None else out + bias
@@ -110,9 +110,9 @@ def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 def _integers(x_q: Tensor, weight_q: Tensor) -> Tensor:
     """The product of integers; of ternary weights, native kernels take them as such."""
-    if not native.multiplies(x_q, weight_q) or weight_q.abs().amax() > 1:
+    if not native_products.multiplies(x_q, weight_q) or weight_q.abs().amax() > 1:
         return F.linear(x_q, weight_q)
-    return native.integer_product(flat(x_q), weight_q).view(*x_q.shape[:-1], -1)
+    return native_products.integer_product(flat(x_q), weight_q).view(*x_q.shape[:-1], -1)
 
 
 def rescale_(

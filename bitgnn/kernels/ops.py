@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import native
+from bitgnn.kernels import native, native_products
 from bitgnn.quant import QuantConfig, dequantize_rows, quantize_rows
 
 
@@ -26,7 +26,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
         - **output:** :math:`(M, N)`
     """
     if x.dtype == torch.float32 and native.applies(x, weight):
-        return native.product(x, weight)
+        return native_products.product(x, weight)
     return F.linear(x, weight)
 
 
@@ -57,7 +57,7 @@ def weight_gradient(
     config = None if bits is None else _config(bits, full_range, eps)
     if x.dtype == torch.float32 and native.applies(x, grad):
         bounds = None if config is None else (*config.activation_range, eps)
-        return native.weight_gradient(x, grad, bounds)
+        return native_products.weight_gradient(x, grad, bounds)
     return grad.t() @ (x if config is None else dequantize_rows(*quantize_rows(x, config)))
 
 
@@ -97,7 +97,9 @@ def ternary_product(
     """
     config = _config(bits, full_range, eps)
     if x.dtype == torch.float32 and native.applies(x, weight_q):
-        return native.ternary_product(x, weight_q, weight_scale, *config.activation_range, eps)
+        return native_products.ternary_product(
+            x, weight_q, weight_scale, *config.activation_range, eps
+        )
     x_q, x_scale = quantize_rows(x, config)
     return F.linear(x_q, weight_q) * x_scale * weight_scale.view(-1)
 

@@ -9,7 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitgnn.kernels import native as kernels
-from bitgnn.kernels.native import GIVEN, INT8, INT16, LINE, NUMBERS, OWN, SPARSE, WANTED
+from bitgnn.kernels.native_products import (
+    GIVEN,
+    INT8,
+    INT16,
+    LINE,
+    NUMBERS,
+    OWN,
+    SPARSE,
+    WANTED,
+    pack_codes,
+    pack_numbers,
+)
 from bitgnn.packed import reference
 from bitgnn.packed.graph import PreparedGraph
 from bitgnn.packed.outputs import Outputs
@@ -167,7 +178,7 @@ class _Engine:
             before = self.program.steps[step.inputs[0] - 1]
         vectors = attention_vectors(step, before)
         made.attends, made.few = len(vectors), len(vectors) <= FEW
-        made.vectors = self._keep(vectors if made.few else kernels.pack_numbers(vectors))
+        made.vectors = self._keep(vectors if made.few else pack_numbers(vectors))
         made.rounded = before is not None
         self.scores[view.attend] = self.engine.add_value(NUMBERS, len(vectors), OWN)
         made.scores = self.scores[view.attend]
@@ -208,9 +219,9 @@ class _Engine:
             made.by_row = self._keep(F.pad(by_row, (0, -n % LINE)))
             return
         if not ternary:
-            made.numbers = self._keep(kernels.pack_numbers(weight))
+            made.numbers = self._keep(pack_numbers(weight))
             return
-        made.codes = self._keep(kernels.pack_codes(weight))
+        made.codes = self._keep(pack_codes(weight))
 
     def _keep(self, tensor: Tensor) -> int:
         self.kept.append(tensor.contiguous())

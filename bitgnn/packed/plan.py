@@ -12,7 +12,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from bitgnn.kernels.native import INT8, INT16, LINE, NUMBERS, SPARSE
+from bitgnn.kernels.native_products import INT8, INT16, LINE, NUMBERS, SPARSE
 from bitgnn.packed.program import Edges, Program, Step, readers
 
 ACTS = {"relu": 1, "leaky_relu": 2, "elu": 3}

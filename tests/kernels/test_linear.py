@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitgnn.kernels import dense_linear, native, quantized_linear, reference
+from bitgnn.kernels import dense_linear, native_products, quantized_linear, reference
 
 layouts = pytest.mark.parametrize(
     "layout", [torch.strided, torch.sparse_coo, torch.sparse_csr], ids=["dense", "coo", "csr"]
@@ -163,7 +163,7 @@ def test_gradient_can_be_differentiated():
 @pytest.fixture
 def many(monkeypatch):
     """Has small rows, too, multiplied by native kernels."""
-    monkeypatch.setattr(native, "MANY", 0)
+    monkeypatch.setattr(native_products, "MANY", 0)
 
 
 def assert_about(actual, expected):

@@ -1,0 +1,104 @@
+"""The native kernels of attention over edges."""
+
+import torch
+from torch import Tensor
+
+from bitgnn.kernels import native
+
+MOST_HEADS = 0 if native._native is None else int(native._native.most_heads)
+
+
+def attention(
+    adj_t: Tensor,
+    x: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    negative_slope: float,
+    p: float,
+    noise: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The forward pass of :func:`bitgnn.kernels.graph_attention`.
+
+    Args:
+        adj_t (torch.Tensor): The adjacency matrix (CSR).
+        x (torch.Tensor): The features of each source and head.
+        score_src (torch.Tensor): The score of each source and head.
+        score_dst (torch.Tensor): The score of each target and head.
+        negative_slope (float): The slope of LeakyReLU below zero.
+        p (float): The dropout of attention coefficients.
+        noise (torch.Tensor or None): A number from :math:`[0, 1)` for each edge and head, where
+            there is dropout.
+
+    Shapes:
+        - **adj_t:** :math:`(N, M)`, with :math:`E` values
+        - **x:** :math:`(M, H, C)`
+        - **score_src, score_dst:** :math:`(M, H)` and :math:`(N, H)`
+        - **noise:** :math:`(E, H)`
+        - **outputs:** :math:`(N, H, C)`, and the coefficients :math:`(E, H)` without and with
+          dropout
+    """
+    heads, channels = x.shape[1:]
+    out = x.new_empty(adj_t.size(0), heads, channels)
+    alpha = x.new_empty(adj_t.values().numel(), heads)
+    weight = alpha if noise is None else torch.empty_like(alpha)
+    native.of(x).attention(
+        *_operands(adj_t, x, score_src, score_dst, negative_slope),
+        0 if noise is None else noise.data_ptr(),
+        p,
+        out.data_ptr(),
+        alpha.data_ptr(),
+        weight.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return out, alpha, weight
+
+
+def attention_backward(
+    adj_t: Tensor,
+    transpose: tuple[Tensor, Tensor, Tensor],
+    x: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    negative_slope: float,
+    grad: Tensor,
+    out: Tensor,
+    alpha: Tensor,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The gradients of features and of both scores.
+
+    Args:
+        adj_t (torch.Tensor): As in :func:`attention`, as are the other arguments.
+        transpose (tuple): The transposed matrix: where each of its rows starts, its columns, and
+            the place of each of its values in the matrix (in 32 bits).
+        grad (torch.Tensor): The gradient of the output.
+    """
+    crow, col, order = transpose
+    grad_x, grad_src, grad_dst = map(torch.empty_like, (x, score_src, score_dst))
+    grad_edge = torch.empty_like(alpha)
+    native.of(x).attention_backward(
+        *_operands(adj_t, x, score_src, score_dst, negative_slope),
+        crow.data_ptr(),
+        col.data_ptr(),
+        x.size(0),
+        order.data_ptr(),
+        grad.data_ptr(),
+        out.data_ptr(),
+        alpha.data_ptr(),
+        weight.data_ptr(),
+        grad_edge.data_ptr(),
+        grad_x.data_ptr(),
+        grad_src.data_ptr(),
+        grad_dst.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return grad_x, grad_src, grad_dst
+
+
+def _operands(
+    adj_t: Tensor, x: Tensor, score_src: Tensor, score_dst: Tensor, negative_slope: float
+) -> tuple[int | float, ...]:
+    """What the passes of attention have in common."""
+    matrix = adj_t.crow_indices().data_ptr(), adj_t.col_indices().data_ptr(), adj_t.size(0)
+    tensors = x.data_ptr(), score_src.data_ptr(), score_dst.data_ptr()
+    return *matrix, *x.shape[1:], *tensors, negative_slope
