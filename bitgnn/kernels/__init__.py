@@ -1,5 +1,6 @@
 """The operators on which layers stand; :mod:`bitgnn.kernels.reference` is the oracle."""
 
+from bitgnn.kernels import attention_ops  # noqa: F401  It registers an operator.
 from bitgnn.kernels.attention import graph_attention, with_self_loops
 from bitgnn.kernels.blockwise import blockwise_linear, pays_blockwise
 from bitgnn.kernels.dropout import Dropout, dropout

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import native
+from bitgnn.kernels import native, row_ops
 
 
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
@@ -22,7 +22,10 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """
     if training and 0.0 < p < 1.0 and native.applies(x):
         return _Dropout.apply(x, p, native.draw_seed())
-    vectors = x.device.type == "cpu" and x.is_floating_point() and not torch.compiler.is_compiling()
+    compiling = torch.compiler.is_compiling()
+    if training and 0.0 < p < 1.0 and compiling and native.takes(x):
+        return row_ops.dropout(x, p, torch.randint(native.SEEDS, ()))
+    vectors = x.device.type == "cpu" and x.is_floating_point() and not compiling
     if not (training and vectors and 0.0 < p < 1.0):
         return F.dropout(x, p, training)
     keep = torch.rand_like(x, requires_grad=False).ge_(p)

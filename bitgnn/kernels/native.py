@@ -21,6 +21,7 @@ except ImportError:
     _native = None
 
 DTYPES = (torch.float32, torch.float64)
+SEEDS = 2**63 - 1
 PLAIN = (Tensor, Parameter)  # Others, such as fake tensors, may have no memory.
 
 
@@ -112,7 +113,7 @@ def of(x: Tensor) -> ModuleType:
 
 def draw_seed() -> int:
     """Returns a seed for :func:`dropout` and :func:`uniform`, drawn by torch's generator."""
-    return int(torch.randint(2**63 - 1, ()).item())
+    return int(torch.randint(SEEDS, ()).item())
 
 
 def uniform(shape: tuple[int, ...], seed: int) -> Tensor:

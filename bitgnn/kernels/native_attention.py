@@ -9,7 +9,8 @@ MOST_HEADS = 0 if native._native is None else int(native._native.most_heads)
 
 
 def attention(
-    adj_t: Tensor,
+    crow: Tensor,
+    col: Tensor,
     x: Tensor,
     score_src: Tensor,
     score_dst: Tensor,
@@ -20,7 +21,8 @@ def attention(
     r"""The forward pass of :func:`bitgnn.kernels.graph_attention`.
 
     Args:
-        adj_t (torch.Tensor): The adjacency matrix (CSR).
+        crow (torch.Tensor): Where the edges of each target start, and their number.
+        col (torch.Tensor): The source of each edge, a node that there is.
         x (torch.Tensor): The features of each source and head.
         score_src (torch.Tensor): The score of each source and head.
         score_dst (torch.Tensor): The score of each target and head.
@@ -30,7 +32,7 @@ def attention(
             there is dropout.
 
     Shapes:
-        - **adj_t:** :math:`(N, M)`, with :math:`E` values
+        - **crow, col:** :math:`(N + 1)` and :math:`(E)`, in 64 bits
         - **x:** :math:`(M, H, C)`
         - **score_src, score_dst:** :math:`(M, H)` and :math:`(N, H)`
         - **noise:** :math:`(E, H)`
@@ -38,11 +40,11 @@ def attention(
           dropout
     """
     heads, channels = x.shape[1:]
-    out = x.new_empty(adj_t.size(0), heads, channels)
-    alpha = x.new_empty(adj_t.values().numel(), heads)
+    out = x.new_empty(score_dst.size(0), heads, channels)
+    alpha = x.new_empty(col.numel(), heads)
     weight = alpha if noise is None else torch.empty_like(alpha)
     native.of(x).attention(
-        *_operands(adj_t, x, score_src, score_dst, negative_slope),
+        *_operands(crow, col, x, score_src, score_dst, negative_slope),
         0 if noise is None else noise.data_ptr(),
         p,
         out.data_ptr(),
@@ -54,7 +56,8 @@ def attention(
 
 
 def attention_backward(
-    adj_t: Tensor,
+    crow: Tensor,
+    col: Tensor,
     transpose: tuple[Tensor, Tensor, Tensor],
     x: Tensor,
     score_src: Tensor,
@@ -68,18 +71,18 @@ def attention_backward(
     r"""The gradients of features and of both scores.
 
     Args:
-        adj_t (torch.Tensor): As in :func:`attention`, as are the other arguments.
+        crow (torch.Tensor): As in :func:`attention`, as are the other arguments.
         transpose (tuple): The transposed matrix: where each of its rows starts, its columns, and
             the place of each of its values in the matrix (in 32 bits).
         grad (torch.Tensor): The gradient of the output.
     """
-    crow, col, order = transpose
+    crow_t, col_t, order = transpose
     grad_x, grad_src, grad_dst = map(torch.empty_like, (x, score_src, score_dst))
     grad_edge = torch.empty_like(alpha)
     native.of(x).attention_backward(
-        *_operands(adj_t, x, score_src, score_dst, negative_slope),
-        crow.data_ptr(),
-        col.data_ptr(),
+        *_operands(crow, col, x, score_src, score_dst, negative_slope),
+        crow_t.data_ptr(),
+        col_t.data_ptr(),
         x.size(0),
         order.data_ptr(),
         grad.data_ptr(),
@@ -96,9 +99,14 @@ def attention_backward(
 
 
 def _operands(
-    adj_t: Tensor, x: Tensor, score_src: Tensor, score_dst: Tensor, negative_slope: float
+    crow: Tensor,
+    col: Tensor,
+    x: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    negative_slope: float,
 ) -> tuple[int | float, ...]:
     """What the passes of attention have in common."""
-    matrix = adj_t.crow_indices().data_ptr(), adj_t.col_indices().data_ptr(), adj_t.size(0)
+    matrix = crow.data_ptr(), col.data_ptr(), score_dst.size(0)
     tensors = x.data_ptr(), score_src.data_ptr(), score_dst.data_ptr()
     return *matrix, *x.shape[1:], *tensors, negative_slope

@@ -2,9 +2,11 @@ import torch
 from torch import Tensor
 
 from bitgnn import quant
-from bitgnn.kernels import native
+from bitgnn.kernels import native, row_ops
 from bitgnn.kernels.sparse import with_values
 from bitgnn.quant import QuantConfig
+
+PAYS = 2**17  # Numbers of rows: what torch.compile makes of fewer takes no longer than a call.
 
 
 def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
@@ -25,6 +27,9 @@ def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
         return with_values(x, values), scale
     if x.layout == torch.strided and x.dim() > 0 and native.applies(x):
         return native.quantize_rows(x, *bounds)
+    if torch.compiler.is_compiling() and x.numel() > PAYS and native.takes(x):
+        assert config.activation_bits is not None
+        return row_ops.quantize_rows(x, config.activation_bits, config.full_range, config.eps)
     return quant.quantize_rows(x, config)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitgnn.kernels import attention, graph_attention, with_self_loops, with_values
+from bitgnn.kernels import attention_torch, graph_attention, with_self_loops, with_values
 
 from .conftest import csr
 
@@ -131,7 +131,7 @@ def test_with_self_loops(adj_t):
 
 @pytest.mark.parametrize("edges", [1, 4, 10**6])
 def test_heads_in_groups_of_any_size(edges, monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", edges)
+    monkeypatch.setattr(attention_torch, "BLOCK", edges)
     torch.manual_seed(12345)
     adj_t = (torch.rand(5, 4) < 0.4).double().to_sparse_csr()
     inputs = operands(adj_t, 5, 3)
