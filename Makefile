@@ -49,7 +49,7 @@ test-scatter: $(VENV)/.scatter
 	$(BIN)/python -m pytest $(SAMPLING) $(PYTEST_ARGS)
 
 test-arm: $(VENV)/.installed
-	BITGNN_TEST_ARM=1 $(BIN)/python -m pytest tests/csrc $(PYTEST_ARGS)
+	BITGNN_EMULATE=1 $(BIN)/python -m pytest tests/csrc $(PYTEST_ARGS)
 
 $(VENV)/.lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet "ruff==0.17.6" "mypy==2.4.1"

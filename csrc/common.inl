@@ -37,14 +37,15 @@ BITGNN_INLINE std::int32_t sum_of(Ints x) { return _mm512_reduce_add_epi32((__m5
 #else
 template <class Vector>
 BITGNN_INLINE auto largest_of(Vector x) {
-    for (int half = LANES / 2; half; half /= 2) {
+    for (int half = sizeof x / 8; half; half /= 2) {
         for (int k = 0; k < half; ++k) x[k] = x[k] > x[k + half] ? x[k] : x[k + half];
     }
     return x[0];
 }
-BITGNN_INLINE std::int32_t sum_of(Ints x) {
+template <class Vector>
+BITGNN_INLINE std::int32_t sum_of(Vector x) {
     std::int32_t sum = 0;
-    for (int k = 0; k < LANES; ++k) sum += x[k];
+    for (unsigned k = 0; k < sizeof x / sizeof sum; ++k) sum += x[k];
     return sum;
 }
 #endif
@@ -54,13 +55,30 @@ BITGNN_INLINE Floats load(const float* x) {
     std::memcpy(&out, x, sizeof out);
     return out;
 }
-BITGNN_INLINE Ints load(const std::int32_t* x) {
-    Ints out;
+BITGNN_INLINE void store(Floats x, float* to) { std::memcpy(to, &x, sizeof x); }
+
+// As many numbers as a register holds. The compiler keeps larger vectors in memory.
+#if defined(__AVX512F__)
+constexpr int NATIVE = 16;
+#elif defined(__AVX2__)
+constexpr int NATIVE = 8;
+#else
+constexpr int NATIVE = 4;
+#endif
+typedef float Native __attribute__((vector_size(NATIVE * sizeof(float))));
+typedef std::int32_t NativeInts __attribute__((vector_size(NATIVE * sizeof(float))));
+
+BITGNN_INLINE Native native(const float* x) {
+    Native out;
     std::memcpy(&out, x, sizeof out);
     return out;
 }
-BITGNN_INLINE void store(Floats x, float* to) { std::memcpy(to, &x, sizeof x); }
-BITGNN_INLINE Floats converted(Ints x) { return __builtin_convertvector(x, Floats); }
+BITGNN_INLINE NativeInts native(const std::int32_t* x) {
+    NativeInts out;
+    std::memcpy(&out, x, sizeof out);
+    return out;
+}
+BITGNN_INLINE void put(Native x, float* to) { std::memcpy(to, &x, sizeof x); }
 
 // As many numbers as a register holds. The compiler keeps larger vectors in memory.
 #if defined(__AVX512F__)
@@ -88,6 +106,19 @@ BITGNN_INLINE Floats load(const float* x, int64_t count) {
     return (Floats)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), x);
 #else
     Floats out = Floats{};
+    std::memcpy(&out, x, static_cast<std::size_t>(count) * sizeof *x);
+    return out;
+#endif
+}
+
+BITGNN_INLINE Native native(const float* x, std::integral_constant<int64_t, NATIVE>) {
+    return native(x);
+}
+BITGNN_INLINE Native native(const float* x, int64_t count) {
+#if defined(__AVX512F__)
+    return load(x, count);
+#else
+    Native out = Native{};
     std::memcpy(&out, x, static_cast<std::size_t>(count) * sizeof *x);
     return out;
 #endif

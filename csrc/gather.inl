@@ -25,11 +25,11 @@ template <int FORM>
 using Value = std::conditional_t<FORM == INT8, std::int8_t,
                                  std::conditional_t<FORM == INT16, std::int16_t, float>>;
 
-BITGNN_INLINE Floats floats(const float* x) { return load(x); }
+BITGNN_INLINE Native floats(const float* x) { return native(x); }
 
 template <class T>
-BITGNN_INLINE Floats floats(const T* x) {
-    Floats out;
+BITGNN_INLINE Native floats(const T* x) {
+    Native out;
 #if defined(__AVX512F__)
     __m512i wide;
     if constexpr (sizeof(T) == 1) {
@@ -37,28 +37,23 @@ BITGNN_INLINE Floats floats(const T* x) {
     } else {
         wide = _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
     }
-    out = (Floats)_mm512_cvtepi32_ps(wide);
+    out = (Native)_mm512_cvtepi32_ps(wide);
 #elif defined(__AVX2__)
-    __m256 halves[2];
-    for (int k = 0; k < 2; ++k) {
-        __m256i wide;
-        if constexpr (sizeof(T) == 1) {
-            wide = _mm256_cvtepi8_epi32(
-                _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x + 8 * k)));
-        } else {
-            wide = _mm256_cvtepi16_epi32(
-                _mm_loadu_si128(reinterpret_cast<const __m128i*>(x + 8 * k)));
-        }
-        halves[k] = _mm256_cvtepi32_ps(wide);
+    __m256i wide;
+    if constexpr (sizeof(T) == 1) {
+        wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(x)));
+    } else {
+        wide = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
     }
-    std::memcpy(&out, halves, sizeof out);
+    out = (Native)_mm256_cvtepi32_ps(wide);
 #else
-    for (int k = 0; k < LANES; ++k) out[k] = x[k];
+    for (int k = 0; k < NATIVE; ++k) out[k] = x[k];
 #endif
     return out;
 }
 
-// The sums of V vectors of channels: share(edge, source, v) is what a vector counts for.
+// The sums of V vectors of channels: share(edge, source, at) is what those from one of these channels
+// on count for.
 // `near` is what else it reads of each source, if anything.
 template <int FORM, int V, bool MOST, class Share>
 BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t target,
@@ -69,9 +64,10 @@ BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t tar
     const int64_t begin = edges.crow[target], end = edges.crow[target + 1];
     const int64_t last = edges.crow[edges.rows];
     const float start = MOST && begin < end ? -INFINITY : 0.0f;
-    Floats sums[V];
+    constexpr int PARTS = V * LANES / NATIVE;
+    Native sums[PARTS];
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) sums[v] = Floats{} + start;
+    for (int p = 0; p < PARTS; ++p) sums[p] = Native{} + start;
     for (int64_t e = begin; e < end; ++e) {
         if (e + AHEAD < last) {
             const int64_t next = edges.col[e + AHEAD];
@@ -81,17 +77,17 @@ BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t tar
         const int64_t source = edges.col[e];
         const T* row = values + source * x.stride;
 #pragma GCC unroll 16
-        for (int v = 0; v < V; ++v) {
-            const Floats one = share(e, source, v) * floats(row + v * LANES);
+        for (int p = 0; p < PARTS; ++p) {
+            const Native one = share(e, source, p * NATIVE) * floats(row + p * NATIVE);
             if constexpr (MOST) {
-                sums[v] = one > sums[v] ? one : sums[v];
+                sums[p] = one > sums[p] ? one : sums[p];
             } else {
-                sums[v] += one;
+                sums[p] += one;
             }
         }
     }
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) std::memcpy(out + v * LANES, &sums[v], sizeof sums[v]);
+    for (int p = 0; p < PARTS; ++p) put(sums[p], out + p * NATIVE);
 }
 
 // The sums of all channels; `share_at(channel)` makes such a function for those from there on.
@@ -114,22 +110,23 @@ BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
     if constexpr (HELD > 4) take(std::integral_constant<int, 2>{});
     if constexpr (HELD > 4) take(std::integral_constant<int, 1>{});
     if (channel >= x.width) return;
-    Floats sums = Floats{};
     const int64_t begin = edges.crow[target], end = edges.crow[target + 1];
-    const auto share = share_at(channel);
-    for (int64_t e = begin; e < end; ++e) {
-        Floats row = Floats{};
-        const int64_t source = edges.col[e];
-        const float* from = static_cast<const float*>(x.values) + source * x.stride + channel;
-        for (int64_t k = 0; k < x.width - channel; ++k) row[k] = from[k];
-        const Floats one = share(e, source, 0) * row;
-        if (MOST && e > begin) {
-            sums = one > sums ? one : sums;
-        } else {
-            sums += one;
+    for (; channel < x.width; channel += NATIVE) {
+        Native sums = Native{};
+        const auto share = share_at(channel);
+        for (int64_t e = begin; e < end; ++e) {
+            const int64_t source = edges.col[e];
+            const float* from = static_cast<const float*>(x.values) + source * x.stride + channel;
+            const Native row = native(from, smaller(x.width - channel, NATIVE));
+            const Native one = share(e, source, 0) * row;
+            if (MOST && e > begin) {
+                sums = one > sums ? one : sums;
+            } else {
+                sums += one;
+            }
         }
+        put(sums, out + channel);
     }
-    std::memcpy(out + channel, &sums, sizeof sums);
 }
 
 // The weighted sum, mean or maximum.
@@ -307,17 +304,17 @@ struct HeadOfLane {
     const std::int32_t* head_of;  // each channel, from this one on
     std::int64_t heads;
 
-    BITGNN_INLINE Floats operator()(int64_t e, int64_t, int v) const {
-        const std::int32_t* lanes = head_of + v * LANES;
+    BITGNN_INLINE Native operator()(int64_t e, int64_t, int at) const {
+        const std::int32_t* lanes = head_of + at;
 #if defined(__AVX512F__)
         if (heads <= LANES) {
             const auto here = static_cast<__mmask16>((1u << heads) - 1);
             const __m512 all = _mm512_maskz_loadu_ps(here, first + e * heads);
-            return (Floats)_mm512_permutexvar_ps(_mm512_loadu_si512(lanes), all);
+            return (Native)_mm512_permutexvar_ps(_mm512_loadu_si512(lanes), all);
         }
 #endif
-        Floats each;
-        for (int k = 0; k < LANES; ++k) each[k] = first[e * heads + lanes[k]];
+        Native each;
+        for (int k = 0; k < NATIVE; ++k) each[k] = first[e * heads + lanes[k]];
         return each;
     }
 };
@@ -352,8 +349,8 @@ BITGNN_INLINE void gather_heads(const Term& term, int64_t target, const Gatherin
         gather_row<FORM, false>(
             x, term.edges, target, nullptr,
             [&](int64_t channel) {
-                return [=](int64_t e, int64_t, int v) {
-                    return first[e * heads + (channel + v * LANES) / channels];
+                return [=](int64_t e, int64_t, int at) {
+                    return first[e * heads + (channel + at) / channels];
                 };
             },
             out);

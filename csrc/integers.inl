@@ -29,16 +29,18 @@ BITGNN_INLINE Floats farther(Floats apart, Floats x) {
 
 #else
 
-BITGNN_INLINE void store_bytes(Ints x, std::int8_t* out) {
-    for (int k = 0; k < LANES; ++k) out[k] = static_cast<std::int8_t>(x[k]);
+BITGNN_INLINE void store_bytes(NativeInts x, std::int8_t* out) {
+    typedef std::int8_t Bytes __attribute__((vector_size(NATIVE)));
+    const Bytes bytes = __builtin_convertvector(x, Bytes);
+    std::memcpy(out, &bytes, sizeof bytes);
 }
-BITGNN_INLINE Ints rounded(Floats x) {
+BITGNN_INLINE NativeInts rounded(Native x) {
     constexpr float rounding = Bits<float>::rounding;
-    return __builtin_convertvector((x + rounding) - rounding, Ints);
+    return __builtin_convertvector((x + rounding) - rounding, NativeInts);
 }
-BITGNN_INLINE Floats farther(Floats apart, Floats x) {
+BITGNN_INLINE Native farther(Native apart, Native x) {
     constexpr float rounding = Bits<float>::rounding;
-    const Floats rest = x - ((x + rounding) - rounding), positive = rest > 0 ? rest : -rest;
+    const Native rest = x - ((x + rounding) - rounding), positive = rest > 0 ? rest : -rest;
     return apart > positive ? apart : positive;
 }
 
@@ -51,14 +53,14 @@ BITGNN_INLINE void quantize_row(const float* x, int64_t width, float most, Quant
                                 std::int8_t* to, int64_t stride, float* scale, std::int32_t* sum) {
     constexpr float rounding = Bits<float>::rounding, middle = 0.49995f;
     const float s = scale_of(most, q.high, q.eps), inverse = 1 / s, top = q.top;
-    const int64_t whole_vectors = width / LANES * LANES;
-    Floats apart = Floats{};
-    Ints total = Ints{};
-    const Ints last = Ints{} + static_cast<std::int32_t>(top);
-    for (int64_t k = 0; k < whole_vectors; k += LANES) {
-        const Floats ratio = load(x + k) * inverse;
+    const int64_t whole_vectors = width / NATIVE * NATIVE;
+    Native apart = Native{};
+    NativeInts total = NativeInts{};
+    const NativeInts last = NativeInts{} + static_cast<std::int32_t>(top);
+    for (int64_t k = 0; k < whole_vectors; k += NATIVE) {
+        const Native ratio = native(x + k) * inverse;
         apart = farther(apart, ratio);
-        Ints integers = rounded(ratio);
+        NativeInts integers = rounded(ratio);
         if (top < q.high) integers = integers > last ? last : integers;
         store_bytes(integers, to + k);
         if (OFFSET) total += integers;
@@ -103,12 +105,12 @@ BITGNN_INLINE void split_row(const float* x, int64_t width, std::int8_t* high, s
                              int64_t stride, float* scale, std::int32_t* sum) {
     constexpr float rounding = Bits<float>::rounding;
     const float s = scale_of(largest(x, width), 127 * 256 + 127, LEAST), inverse = 1 / s;
-    const int64_t whole_vectors = width / LANES * LANES;
-    Ints sums = Ints{};
-    for (int64_t k = 0; k < whole_vectors; k += LANES) {
-        const Floats ratio = load(x + k) * inverse;
-        const Ints integers = rounded(ratio);
-        const Ints upper = (integers + 128) >> 8;
+    const int64_t whole_vectors = width / NATIVE * NATIVE;
+    NativeInts sums = NativeInts{};
+    for (int64_t k = 0; k < whole_vectors; k += NATIVE) {
+        const Native ratio = native(x + k) * inverse;
+        const NativeInts integers = rounded(ratio);
+        const NativeInts upper = (integers + 128) >> 8;
         store_bytes(upper, high + k);
         store_bytes(integers - 256 * upper, low + k);
         if (OFFSET) sums += integers;

@@ -114,9 +114,9 @@ BITGNN_INLINE Rows rows_from(Rows rows, int64_t first) {
 BITGNN_INLINE void numbers_of(const Rows& rows, int64_t r, float* out) {
     // In vectors as large as they were written in: what was written just now is then at hand.
     const auto scaled = [&](const auto* from) __attribute__((always_inline)) {
-        const Floats scale = Floats{} + rows.scale[r];
+        const Native scale = Native{} + rows.scale[r];
         int64_t k = 0;
-        for (; k + LANES <= rows.width; k += LANES) store(scale * floats(from + k), out + k);
+        for (; k + NATIVE <= rows.width; k += NATIVE) put(scale * floats(from + k), out + k);
         for (; k < rows.width; ++k) out[k] = rows.scale[r] * static_cast<float>(from[k]);
     };
     const int64_t at = r * rows.stride;
@@ -163,12 +163,13 @@ struct Row {
 
     // Its numbers from k on, as many as there are.
     template <class Count>
-    BITGNN_INLINE Floats operator()(int64_t k, Count count) const {
-        if constexpr (!PRODUCT) return load(there + k, count);
-        Ints sum = load(sums + k);
-        if constexpr (TWO) sum += 256 * load(upper + k);
-        const Floats out = (converted(sum - off) * scale) * load(scales + k, count);
-        return THERE ? load(there + k, count) + out : out;
+    BITGNN_INLINE Native operator()(int64_t k, Count count) const {
+        if constexpr (!PRODUCT) return native(there + k, count);
+        NativeInts sum = native(sums + k);
+        if constexpr (TWO) sum += 256 * native(upper + k);
+        const Native numbers = __builtin_convertvector(sum - off, Native);
+        const Native out = (numbers * scale) * native(scales + k, count);
+        return THERE ? native(there + k, count) + out : out;
     }
 };
 
@@ -197,10 +198,10 @@ BITGNN_INLINE auto with_row(const Work& work, const Pending& pending, int64_t r,
 }
 
 // Calls `use` with the place of each vector of a row, and how many numbers of it are the row's.
-template <class Use>
+template <int EACH = NATIVE, class Use>
 BITGNN_INLINE void by_vectors(int64_t width, const Use& use) {
     int64_t k = 0;
-    for (; k + LANES <= width; k += LANES) use(k, std::integral_constant<int64_t, LANES>{});
+    for (; k + EACH <= width; k += EACH) use(k, std::integral_constant<int64_t, EACH>{});
     if (k < width) use(k, width - k);
 }
 
@@ -211,7 +212,7 @@ BITGNN_INLINE void settle(const Work& work, Pending& pending, int64_t width, int
         float* to = work.result + r * work.wide;
         with_row(work, pending, r, [&](const auto row) __attribute__((always_inline)) {
             by_vectors(width, [&](int64_t k, auto count) __attribute__((always_inline)) {
-                store(row(k, count), to + k);
+                put(row(k, count), to + k);
             });
         });
     }
@@ -315,16 +316,16 @@ BITGNN_INLINE void elu(float* x, int64_t count, float alpha) {
 template <int ACT, class X>
 BITGNN_INLINE float finish_row(const Stage& stage, const float* other, const X& row, float* y) {
     const float *factor = stage.factor, *bias = stage.bias, slope = stage.slope;
-    Ints most = Ints{};
+    NativeInts most = NativeInts{};
     by_vectors(stage.width, [&](int64_t k, auto count) __attribute__((always_inline)) {
-        Floats v = row(k, count);
-        if (factor) v *= load(factor + k, count);
-        if (bias) v += load(bias + k, count);
-        if (other) v += load(other + k, count);
-        if (ACT == RELU) v = v < 0 ? Floats{} : v;  // NaN stays
-        if (ACT == LEAKY_RELU) v *= v < 0 ? Floats{} + slope : Floats{} + 1.0f;
-        store(v, y + k);
-        const Ints bits = (Ints)v & 0x7fffffff;
+        Native v = row(k, count);
+        if (factor) v *= native(factor + k, count);
+        if (bias) v += native(bias + k, count);
+        if (other) v += native(other + k, count);
+        if (ACT == RELU) v = v < 0 ? Native{} : v;  // NaN stays
+        if (ACT == LEAKY_RELU) v *= v < 0 ? Native{} + slope : Native{} + 1.0f;
+        put(v, y + k);
+        const NativeInts bits = (NativeInts)v & 0x7fffffff;
         most = bits > most ? bits : most;
     });
     if (ACT == ELU) {
@@ -356,7 +357,7 @@ BITGNN_INLINE void score_row(const Stage& stage, const float* y, float* scores) 
     const float* vector = stage.vectors;
     for (int64_t n = 0; n < stage.attends; ++n, vector += stage.width) {
         Floats sums = Floats{};
-        by_vectors(stage.width, [&](int64_t k, auto count) __attribute__((always_inline)) {
+        by_vectors<LANES>(stage.width, [&](int64_t k, auto count) __attribute__((always_inline)) {
             sums += load(y + k, count) * load(vector + k, count);
         });
         scores[n] = folded<1>(sums, [](Floats a, Floats b) { return a + b; })[0];

@@ -61,10 +61,11 @@ BITGNN_INLINE void sparse_product(const Rows& x, int64_t r, const Weight& w, flo
     const float* values = static_cast<const float*>(x.values);
     for (int64_t n = 0; n < stride; n += LINE) {
         const float* columns = static_cast<const float*>(w.by_row) + n;
-        Floats sums[LINE / LANES] = {};
+        Native sums[LINE / NATIVE] = {};
         for (int64_t e = x.crow[r]; e < x.crow[r + 1]; ++e) {
             const float* row = columns + x.col[e] * stride;
-            for (int v = 0; v < LINE / LANES; ++v) sums[v] += values[e] * load(row + v * LANES);
+#pragma GCC unroll 16
+            for (int p = 0; p < LINE / NATIVE; ++p) sums[p] += values[e] * native(row + p * NATIVE);
         }
         std::memcpy(out + n, sums, sizeof sums);
     }

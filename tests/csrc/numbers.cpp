@@ -122,6 +122,45 @@ void print_products(const Kernels& k, std::int64_t rows, std::int64_t width, std
     print("close:gradient", gradient);
 }
 
+// A layer that rounds its rows, and sums over edges of them.
+void print_sums(const Kernels& k, int form, int reduce, std::int64_t rows, std::int64_t width) {
+    Source source;
+    const std::vector<float> x = source.numbers<float>(rows * width);
+    const std::vector<float> weight = source.numbers<float>(width * width);
+    const std::vector<float> counts = source.numbers<float>(3 * rows);
+    std::vector<float> packed(std::size_t((width + 15) / 16 * 16 * width));
+    k.pack_numbers(weight.data(), width, width, packed.data());
+    std::vector<std::int64_t> crow{0};
+    std::vector<std::int32_t> col;
+    for (std::int64_t row = 0; row < rows; ++row) {
+        for (std::int64_t edge = 0; edge < row % 4; ++edge) {
+            col.push_back(std::int32_t(source.next() % std::uint32_t(rows)));
+        }
+        crow.push_back(std::int64_t(col.size()));
+    }
+    Engine engine;
+    const int given = engine.add_value(NUMBERS, width, GIVEN);
+    const int rounded = engine.add_value(form, width, OWN);
+    const int wanted = engine.add_value(NUMBERS, width, WANTED);
+    StageOf first, second;
+    TermOf product, sum;
+    product.value = given;
+    product.term.weight.n = product.term.weight.k = width;
+    product.term.weight.numbers = packed.data();
+    first.terms = {product}, first.integers = rounded;
+    first.stage.width = width, first.stage.act = ELU, first.stage.slope = 1;
+    first.stage.quantize = {127, 127, 1e-5f};
+    sum.value = rounded, sum.edges = 0;
+    sum.term.aggregates = true, sum.term.reduce = reduce;
+    second.terms = {sum}, second.numbers = wanted;
+    second.stage.width = width, second.stage.act = LEAKY_RELU, second.stage.slope = 0.1f;
+    engine.add_pass({first}), engine.add_pass({second});
+    std::vector<float> out(x.size());
+    const Edges edges{crow.data(), col.data(), counts.data(), nullptr, rows, 3};
+    engine.run({address(x.data())}, {edges}, {address(out.data())}, rows, 1);
+    print("close:sums", out);
+}
+
 template <class T>
 void print_attention(const Typed<T>& typed, std::int64_t heads, std::int64_t channels) {
     const std::vector<std::int64_t> crow{0, 3, 3, 7, 8}, col{0, 1, 4, 0, 1, 2, 3, 4};
@@ -157,6 +196,11 @@ int main() {
     }
     const std::int64_t shapes[][3] = {{1, 1, 1}, {5, 7, 3}, {6, 16, 16}, {25, 70, 50}, {13, 33, 81}};
     for (const auto& shape : shapes) print_products(k, shape[0], shape[1], shape[2]);
+    for (int form : {INT8, INT16}) {
+        for (int reduce : {SUM, MEAN, MAX}) {
+            for (std::int64_t width : {5, 16, 70}) print_sums(k, form, reduce, 30, width);
+        }
+    }
     const std::int64_t heads[][2] = {{1, 1}, {1, 7}, {3, 5}, {8, 8}};
     for (const auto& each : heads) {
         print_attention(k.f32, each[0], each[1]);
