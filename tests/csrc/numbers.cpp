@@ -47,13 +47,13 @@ std::vector<float> product(const Term& term, const std::vector<float>& x, std::i
     StageOf stage;
     TermOf of;
     of.term = term;
-    of.value = engine.add_value(NUMBERS, term.weight.k, GIVEN);
+    of.value = engine.add_value(NUMBERS, term.weight.k, GIVEN, 0);
     stage.terms = {of};
     stage.stage.width = term.weight.n;
-    stage.numbers = engine.add_value(NUMBERS, term.weight.n, WANTED);
-    engine.add_pass({stage});
+    stage.numbers = engine.add_value(NUMBERS, term.weight.n, WANTED, 0);
+    engine.add_pass({stage}, 0);
     std::vector<float> out(static_cast<std::size_t>(rows * term.weight.n));
-    engine.run({address(x.data())}, {}, {address(out.data())}, rows, 1);
+    engine.run({address(x.data())}, {}, {address(out.data())}, {rows}, 1);
     return out;
 }
 
@@ -139,9 +139,9 @@ void print_sums(const Kernels& k, int form, int reduce, std::int64_t rows, std::
         crow.push_back(std::int64_t(col.size()));
     }
     Engine engine;
-    const int given = engine.add_value(NUMBERS, width, GIVEN);
-    const int rounded = engine.add_value(form, width, OWN);
-    const int wanted = engine.add_value(NUMBERS, width, WANTED);
+    const int given = engine.add_value(NUMBERS, width, GIVEN, 0);
+    const int rounded = engine.add_value(form, width, OWN, 0);
+    const int wanted = engine.add_value(NUMBERS, width, WANTED, 0);
     StageOf first, second;
     TermOf product, sum;
     product.value = given;
@@ -154,10 +154,10 @@ void print_sums(const Kernels& k, int form, int reduce, std::int64_t rows, std::
     sum.term.aggregates = true, sum.term.reduce = reduce;
     second.terms = {sum}, second.numbers = wanted;
     second.stage.width = width, second.stage.act = LEAKY_RELU, second.stage.slope = 0.1f;
-    engine.add_pass({first}), engine.add_pass({second});
+    engine.add_pass({first}, 0), engine.add_pass({second}, 0);
     std::vector<float> out(x.size());
     const Edges edges{crow.data(), col.data(), counts.data(), nullptr, rows, 3};
-    engine.run({address(x.data())}, {edges}, {address(out.data())}, rows, 1);
+    engine.run({address(x.data())}, {edges}, {address(out.data())}, {rows}, 1);
     print("close:sums", out);
 }
 
