@@ -80,23 +80,6 @@ BITGNN_INLINE NativeInts native(const std::int32_t* x) {
 }
 BITGNN_INLINE void put(Native x, float* to) { std::memcpy(to, &x, sizeof x); }
 
-// As many numbers as a register holds. The compiler keeps larger vectors in memory.
-#if defined(__AVX512F__)
-constexpr int NATIVE = 16;
-#elif defined(__AVX2__)
-constexpr int NATIVE = 8;
-#else
-constexpr int NATIVE = 4;
-#endif
-typedef float Native __attribute__((vector_size(NATIVE * sizeof(float))));
-
-BITGNN_INLINE Native native(const float* x) {
-    Native out;
-    std::memcpy(&out, x, sizeof out);
-    return out;
-}
-BITGNN_INLINE void put(Native x, float* to) { std::memcpy(to, &x, sizeof x); }
-
 // A vector whose numbers beyond the first `count` are 0.
 BITGNN_INLINE Floats load(const float* x, std::integral_constant<int64_t, LANES>) {
     return load(x);
