@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 
-from benchmarks.scale import graphs, processes
-from benchmarks.scale.cli import scale
-from benchmarks.scale.graphs import SHAPES, part_of, read_graph, write_graph
-from benchmarks.scale.jobs import SIDES, TITLES, WHATS, Job, measure
-from benchmarks.scale.page import LINES, growth, growth_figure, slope, to_markdown
+from benchmarks.scale import scale
+from benchmarks.scaling import graphs, processes
+from benchmarks.scaling.graphs import SHAPES, part_of, read_graph, write_graph
+from benchmarks.scaling.jobs import SIDES, TITLES, WHATS, Job, measure
+from benchmarks.scaling.page import LINES, growth, growth_figure, slope, to_markdown
 from bitgnn.experiment.speed.graphs import Shape
 
 SMALL = Shape(300, 4_000, 6, 5)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Data
 
-from benchmarks.scale.graphs import SHAPES, Graph, part_of, read_graph
+from benchmarks.scaling.graphs import SHAPES, Graph, part_of, read_graph
 from bitgnn.data import Split, Task
 from bitgnn.data.splits import FixedSplit
 from bitgnn.experiment.speed import Case
@@ -38,7 +38,7 @@ class Job:
     Args:
         what (str): One of :obj:`WHATS`.
         side (str): One of :obj:`SIDES`.
-        graph (str): One of :obj:`benchmarks.scale.graphs.SHAPES`.
+        graph (str): One of :obj:`benchmarks.scaling.graphs.SHAPES`.
         part (float): The part of its nodes that the graph has.
         model (str): One of :obj:`bitgnn.experiment.speed.case.MODELS`.
         layers (int): The number of layers.

@@ -8,8 +8,8 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale.graphs import write_graph
-from benchmarks.scale.jobs import Job, measure
+from benchmarks.scaling.graphs import write_graph
+from benchmarks.scaling.jobs import Job, measure
 from bitgnn.experiment.speed.graphs import Shape
 from bitgnn.experiment.speed.memory import resident
 
@@ -23,7 +23,7 @@ def _context() -> BaseContext:
     # sleep, so that what else the machine does disturbs less.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.scale.jobs"])
+    context.set_forkserver_preload(["benchmarks.scaling.jobs"])
     return context
 
 

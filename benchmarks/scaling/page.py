@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from benchmarks.scale.jobs import SIDES, TITLES
+from benchmarks.scaling.jobs import SIDES, TITLES
 from benchmarks.study import markdown_table
 from bitgnn.experiment.plots import GREY, style
 

@@ -1,4 +1,16 @@
-"""The command: all measurements, one after the other."""
+"""How time and memory grow with the graph: a training epoch, layer-wise inference and packed
+inference, in 32 bits and ternary, over graphs with the shape of ogbn-arxiv and ogbn-products.
+
+    python -m benchmarks.scale                       # all: 12 GiB of memory, 12 on disk
+    python -m benchmarks.scale --graph arxiv         # a part of it
+    python -m benchmarks.scale --part 0.01 0.02      # of smaller graphs
+
+Graphs are random, with sources by a power law, and are written to disk in pieces; features and
+edges are read from there. Each measurement takes place in a process of its own, the two sides one
+after the other; one that takes more memory than `--limit` is ended, and the table says so. Writes
+`results/scale.json`, `results/scale.md` and `docs/images/scale.png`, after each graph. Weights are
+random, too: these are shapes only, and nothing is said of accuracy.
+"""
 
 import json
 import os
@@ -10,11 +22,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.scale.graphs import SHAPES, part_of
-from benchmarks.scale.jobs import SIDES, WHATS, Job
-from benchmarks.scale.page import growth, growth_figure, to_markdown
-from benchmarks.scale.processes import run, write
-from benchmarks.study import IMAGES, RESULTS, Images, Results, write_figure
+from benchmarks.scaling.graphs import SHAPES, part_of
+from benchmarks.scaling.jobs import SIDES, WHATS, Job
+from benchmarks.scaling.page import growth, growth_figure, to_markdown
+from benchmarks.scaling.processes import run, write
+from benchmarks.study import (
+    IMAGES,
+    RESULTS,
+    Images,
+    Results,
+    command_line,
+    main,
+    write_figure,
+)
 from bitgnn.experiment.speed import setting
 from bitgnn.experiment.speed.case import MODELS
 from bitgnn.files import write_whole
@@ -86,3 +106,7 @@ def _known(names: Collection[str] | None, all_of: Collection[str], what: str) ->
         if name not in all_of:
             raise ValueError(f"There is no {what} '{name}'; there are {', '.join(all_of)}")
     return list(names or all_of)
+
+
+if __name__ == "__main__":
+    main(command_line(__doc__, scale))
