@@ -4,6 +4,7 @@ inference, in 32 bits and ternary, over graphs with the shape of ogbn-arxiv and 
     python -m benchmarks.scale                       # all: 12 GiB of memory, 12 on disk
     python -m benchmarks.scale --graph arxiv         # a part of it
     python -m benchmarks.scale --part 0.01 0.02      # of smaller graphs
+    python -m benchmarks.scale --what random-parts --name scale-parts  # to files of its own
 
 Graphs are random, with sources by a power law, and are written to disk in pieces; features and
 edges are read from there. Each measurement takes place in a process of its own, the two sides one
@@ -59,6 +60,7 @@ def scale(
     scratch: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where graphs lie meanwhile.")
     ] = None,
+    name: Annotated[str, typer.Option(help="Of the files that are written.")] = "scale",
     results: Results = RESULTS,
     images: Images = IMAGES,
 ) -> None:
@@ -70,10 +72,10 @@ def scale(
     if min(parts) <= 0 or max(parts) > 1:
         raise ValueError(f"'--part' must be above 0, and at most 1 (got {parts})")
     threads = threads or len(os.sched_getaffinity(0))
-    name = f"{model.upper()}, {layers} layers of {hidden}"
+    title = f"{model.upper()}, {layers} layers of {hidden}"
     about = setting(threads, seconds) | {
         "load_before": os.getloadavg()[0],
-        "model": name,
+        "model": title,
         "batch_size": batch_size,
         "limit_gib": limit,
     }
@@ -92,12 +94,12 @@ def scale(
                 ):
                     status.update(f"{each}, {shape.num_nodes:,} nodes: {job.what}, {job.side}")
                     row = {"graph": each, "part": size, "nodes": shape.num_nodes}
-                    row |= {"edges": shape.num_edges, "model": name}
+                    row |= {"edges": shape.num_edges, "model": title}
                     rows.append({**row, "what": job.what, "side": job.side, **run(job, limit)})
             found = {"setting": about, "growth": growth(rows), "rows": rows}
-            write_whole(results / "scale.json", (json.dumps(found, indent=1) + "\n").encode())
-            write_whole(results / "scale.md", to_markdown(rows, about).encode())
-            write_figure(images / "scale.png", growth_figure(rows, name))
+            write_whole(results / f"{name}.json", (json.dumps(found, indent=1) + "\n").encode())
+            write_whole(results / f"{name}.md", to_markdown(rows, about).encode())
+            write_figure(images / f"{name}.png", growth_figure(rows, title))
     typer.echo(to_markdown(rows, about))
 
 
