@@ -37,7 +37,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 SAMPLING := tests/nn $(addprefix tests/training/test_,batches.py checkpoint.py) \
-            tests/cli/test_train_distributed.py tests/test_examples.py
+            tests/cli/test_train_distributed.py tests/test_examples.py tests/test_sharded.py
 
 $(VENV)/.scatter: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet setuptools wheel
