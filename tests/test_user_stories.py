@@ -1,8 +1,10 @@
-"""What a person does with bitgnn, end to end on real data (DESIGN: swap a layer, compare, pack)."""
+"""What a person does with bitgnn, end to end on real data: swap a layer, compare, pack, train in
+batches, go over a graph layer by layer."""
 
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch.nn.functional as F
 from torch_geometric.nn import GAT
 
 from bitgnn import convert, load, pack, prepare, task
-from bitgnn.nn import BitGCNConv
+from bitgnn.nn import BitGCN, BitGCNConv, layerwise_inference
 
 
 class Net(torch.nn.Module):
@@ -107,3 +109,36 @@ def test_packed_model_is_the_trained_one(cora, tmp_path):
     exact = packed(x, graph, exact=True)
     assert (exact - expected).square().mean().sqrt() < 1e-4 * largest
     assert torch.equal(exact.argmax(dim=1), expected.argmax(dim=1))
+
+
+def test_training_in_batches_is_killed_and_goes_on(cora, data_root, tmp_path):
+    words = "train --dataset Cora --model sage --recipe scratch --set batch=random num_parts=4"
+    command = [sys.executable, "-m", "bitgnn", *words.split(), "epochs=40", "--json"]
+    root = ["--root", str(data_root)]
+    subprocess.run([*command, "whole.json", *root], cwd=tmp_path, check=True, capture_output=True)
+    written = ["--checkpoint", "runs", "--every-epochs", "5"]
+    process = subprocess.Popen([*command, "killed.json", *root, *written], cwd=tmp_path)
+    while process.poll() is None and not list(tmp_path.glob("runs/*.safetensors")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    again = [*command, "again.json", *root, *written, "--resume"]
+    subprocess.run(again, cwd=tmp_path, check=True, capture_output=True)
+    whole, found = (
+        json.loads((tmp_path / name).read_text()) for name in ("whole.json", "again.json")
+    )
+    assert found["curves"] == whole["curves"]
+    assert found["test"] == whole["test"] > 60  # The largest class alone is 31.9.
+
+
+def test_layer_by_layer_says_what_the_whole_graph_says(cora):
+    torch.manual_seed(0)
+    x, edge_index = cora.data.x, cora.data.edge_index
+    model = BitGCN(cora.num_features, 64, 2, cora.num_classes, dropout=0.5)
+    train(model, cora, cora.split(0), epochs=20)
+    with torch.no_grad():
+        expected = model.eval()(x, edge_index)
+    found = layerwise_inference(model, x, edge_index, batch_size=500)
+    # Sums in another order round a few activations to the neighboring integer.
+    assert (found - expected).square().mean().sqrt() < 1e-4 * expected.abs().max()
+    assert torch.equal(found.argmax(dim=1), expected.argmax(dim=1))
