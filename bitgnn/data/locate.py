@@ -1,8 +1,9 @@
 r"""Where raw files are looked for, and what is said when they are nowhere."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 Root = str | os.PathLike[str] | None
 
@@ -38,6 +39,26 @@ def writable(path: Path) -> Path:
             f"set $BITGNN_CACHE to a folder that can be written"
         ) from None
     return path
+
+
+def built_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    r"""Returns a folder that is built if it is not there yet, and is never there half-built.
+
+    Args:
+        folder (pathlib.Path): The folder, below one that exists.
+        build (callable): Builds it, at a place that it is given and that is not there yet; what
+            it puts beside that place is deleted.
+    """
+    if not folder.exists():
+        with TemporaryDirectory(dir=folder.parent) as tmp:
+            place = Path(tmp) / folder.name
+            build(place)
+            try:
+                os.rename(place, folder)
+            except OSError:
+                if not folder.exists():  # Else another process was faster, to the same end.
+                    raise
+    return folder
 
 
 def downloads() -> Path:

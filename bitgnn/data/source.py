@@ -23,6 +23,7 @@ from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from bitgnn.data.checksum import check, combine, file_digest
 from bitgnn.data.locate import (
     Root,
+    built_once,
     cache_dir,
     downloads,
     find,
@@ -109,14 +110,7 @@ class PyGSource:
         folder = writable(cache_dir() / "processed")
         built = folder / f"{self.family}-{key[:16]}"
         reader = self._subclass(raw_dir=str(raw_dir), has_download=False)
-        if not built.exists():
-            with TemporaryDirectory(dir=folder) as tmp:
-                reader(f"{tmp}/{built.name}", **self.options)
-                try:
-                    os.rename(f"{tmp}/{built.name}", built)
-                except OSError:
-                    if not built.exists():  # Else another process was faster, to the same end.
-                        raise
+        built_once(built, lambda place: reader(str(place), **self.options))
         return reader(str(built), **self.options)[0]
 
     def _subclass(self, **attributes: Any) -> type[InMemoryDataset]:

@@ -108,11 +108,11 @@ class Checkpoint:
             self._write(state)
 
     def _write(self, state: TrainingState) -> None:
-        tensors = {name: value.cpu().contiguous() for name, value in state.tensors().items()}
+        tensors = state.tensors()  # All processes take part.
         if state.group.rank == 0:
             about = {"format": FORMAT, "key": self.key, **state.values()}
             content = safetensors.torch.save(
-                {name: value.clone() for name, value in tensors.items()},
+                {name: value.cpu().contiguous().clone() for name, value in tensors.items()},
                 {"bitgnn": json.dumps(about)},
             )
             write_whole(self.path, content)

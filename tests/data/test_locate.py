@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from bitgnn.data import DataNotFoundError
-from bitgnn.data.locate import cache_dir, find, not_found, search_path, writable
+from bitgnn.data.locate import built_once, cache_dir, find, not_found, search_path, writable
 
 
 def test_cache_dir(monkeypatch, tmp_path):
@@ -58,3 +58,24 @@ def test_not_found_is_one_line():
     assert isinstance(error, FileNotFoundError) and isinstance(error, ValueError)
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is DataNotFoundError and str(copy) == str(error)
+
+
+def test_built_once(tmp_path):
+    seen = []
+
+    def build(place):
+        assert not place.exists()
+        place.mkdir()
+        (place.parent / "beside").mkdir()
+        (place / "file").write_text("whole")
+        seen.append(place)
+        if len(seen) == 1:
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        built_once(tmp_path / "built", build)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        assert (built_once(tmp_path / "built", build) / "file").read_text() == "whole"
+        assert [path.name for path in tmp_path.iterdir()] == ["built"]
+    assert len(seen) == 2

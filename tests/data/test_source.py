@@ -74,7 +74,7 @@ def test_another_process_may_be_faster(tmp_path, write_raw, offline, monkeypatch
         shutil.copytree(source, target)
         rename(source, target)
 
-    monkeypatch.setattr("bitgnn.data.source.os.rename", slow_rename)
+    monkeypatch.setattr("bitgnn.data.locate.os.rename", slow_rename)
     t = task("Photo", root=write_raw("Photo", tmp_path / "root"))
     assert t.num_nodes == 12
     assert len(list((tmp_path / "cache" / "processed").iterdir())) == 1

@@ -2,21 +2,19 @@ r"""Reads OGB's node-property sets from raw files that are never written to."""
 
 import gzip
 import hashlib
-import os
 import shutil
 import zipfile
 import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 import torch_geometric
 from torch_geometric.data import Data
 
 from bitgnn.data.checksum import combine, file_digest
-from bitgnn.data.locate import Root, cache_dir, search_path, writable
+from bitgnn.data.locate import Root, built_once, cache_dir, search_path, writable
 from bitgnn.data.ogb.arrays import map_array, open_array, unpack_array, write_arrays
 from bitgnn.data.ogb.graph import PARTS, PapersAndMore, with_masks
 from bitgnn.data.ogb.package import Score, read_graph, read_split
@@ -73,22 +71,17 @@ class OGBSource:
         key = hashlib.sha256(f"{self.name} {checksum} {versions}".encode()).hexdigest()
         processed = writable(cache_dir() / "processed")
         built = processed / f"{files.folder}-{key[:16]}"
-        if built.exists():
-            return built
-        with TemporaryDirectory(dir=processed) as tmp:
-            links, arrays = Path(tmp, "links"), Path(tmp, "arrays")
+
+        def build(arrays: Path) -> None:
+            links = arrays.parent / "links"
             arrays.mkdir()
             _link(files, folder, links)
             try:
                 _write(files, links, arrays)
             except DAMAGE as error:
                 raise _damage(files, folder, error) from error
-            try:
-                os.rename(arrays, built)
-            except OSError:
-                if not built.exists():  # Else another process was faster, to the same end.
-                    raise
-        return built
+
+        return built_once(built, build)
 
 
 def _link(files: OGBSet, folder: Path, links: Path) -> None:

@@ -170,7 +170,7 @@ def test_another_process_may_be_faster(tmp_path, offline, monkeypatch):
         rename(source, target)
 
     write_ogb("ogbn-arxiv", tmp_path)
-    monkeypatch.setattr("bitgnn.data.ogb.source.os.rename", slow_rename)
+    monkeypatch.setattr("bitgnn.data.locate.os.rename", slow_rename)
     assert task("ogbn-arxiv", root=tmp_path).num_nodes == 60
     assert len(list((tmp_path / "cache" / "processed").iterdir())) == 1
 
