@@ -41,6 +41,7 @@ void define_term(nb::module_& m) {
     type.def_rw("scores", &TermOf::scores);
     attribute(type, "aggregates", [](TermOf& t) -> bool& { return t.term.aggregates; });
     attribute(type, "reduce", [](TermOf& t) -> int& { return t.term.reduce; });
+    attribute(type, "exact", [](TermOf& t) -> bool& { return t.term.exact; });
     attribute(type, "heads", [](TermOf& t) -> std::int64_t& { return t.term.heads.count; });
     attribute(type, "slope", [](TermOf& t) -> float& { return t.term.heads.slope; });
     attribute(type, "mean", [](TermOf& t) -> bool& { return t.term.heads.mean; });

@@ -16,7 +16,7 @@ namespace bitgnn::BITGNN_ISA {
 using std::int64_t;
 
 constexpr int64_t LINE = 64;   // bytes of a cache line
-constexpr int64_t AHEAD = 32;  // edges between what is asked of memory and what is worked on
+constexpr int64_t AHEAD = 64;  // edges between what is asked of memory and what is worked on
 
 constexpr int LANES = 16;  // numbers in a vector
 

@@ -52,10 +52,25 @@ BITGNN_INLINE Native floats(const T* x) {
     return out;
 }
 
+// How values meet in a row: as their sum, as their largest, or as a sum of numbers that are rounded
+// before they are added, as PyG adds them.
+enum Meet { ADD, MOST, ADD_ROUNDED };
+
+// Keeps the compiler from one instruction that multiplies, adds, and rounds once.
+BITGNN_INLINE void round_now(Native& x) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(x));
+#elif defined(__x86_64__)
+    asm("" : "+x"(x));
+#elif defined(__aarch64__)
+    asm("" : "+w"(x));
+#endif
+}
+
 // The sums of V vectors of channels: share(edge, source, at) is what those from one of these channels
 // on count for.
 // `near` is what else it reads of each source, if anything.
-template <int FORM, int V, bool MOST, class Share>
+template <int FORM, int V, int MEET, class Share>
 BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t target,
                                   int64_t channel, const float* near, const Share& share,
                                   float* out) {
@@ -63,7 +78,7 @@ BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t tar
     const T* values = static_cast<const T*>(x.values) + channel;
     const int64_t begin = edges.crow[target], end = edges.crow[target + 1];
     const int64_t last = edges.crow[edges.rows];
-    const float start = MOST && begin < end ? -INFINITY : 0.0f;
+    const float start = MEET == MOST && begin < end ? -INFINITY : 0.0f;
     constexpr int PARTS = V * LANES / NATIVE;
     Native sums[PARTS];
 #pragma GCC unroll 16
@@ -78,8 +93,9 @@ BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t tar
         const T* row = values + source * x.stride;
 #pragma GCC unroll 16
         for (int p = 0; p < PARTS; ++p) {
-            const Native one = share(e, source, p * NATIVE) * floats(row + p * NATIVE);
-            if constexpr (MOST) {
+            Native one = share(e, source, p * NATIVE) * floats(row + p * NATIVE);
+            if constexpr (MEET == ADD_ROUNDED) round_now(one);
+            if constexpr (MEET == MOST) {
                 sums[p] = one > sums[p] ? one : sums[p];
             } else {
                 sums[p] += one;
@@ -91,7 +107,7 @@ BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t tar
 }
 
 // The sums of all channels; `share_at(channel)` makes such a function for those from there on.
-template <int FORM, bool MOST, class ShareAt>
+template <int FORM, int MEET, class ShareAt>
 BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
                               const float* near, const ShareAt& share_at, float* out) {
     // Rows of a caller end where they end.
@@ -100,7 +116,7 @@ BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
     const auto take = [&](auto several) __attribute__((always_inline)) {
         constexpr int V = decltype(several)::value;
         for (; channel + V * LANES <= width; channel += V * LANES) {
-            gather_vectors<FORM, V, MOST>(x, edges, target, channel, near, share_at(channel),
+            gather_vectors<FORM, V, MEET>(x, edges, target, channel, near, share_at(channel),
                                           out + channel);
         }
     };
@@ -119,7 +135,7 @@ BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
             const float* from = static_cast<const float*>(x.values) + source * x.stride + channel;
             const Native row = native(from, smaller(x.width - channel, NATIVE));
             const Native one = share(e, source, 0) * row;
-            if (MOST && e > begin) {
+            if (MEET == MOST && e > begin) {
                 sums = one > sums ? one : sums;
             } else {
                 sums += one;
@@ -143,11 +159,18 @@ BITGNN_INLINE void aggregate_row(const Term& term, int64_t target, float* out) {
         };
     };
     if (term.reduce == MAX) {
-        gather_row<FORM, true>(x, edges, target, of_source, share_at, out);
+        gather_row<FORM, MOST>(x, edges, target, of_source, share_at, out);
         return;
     }
-    gather_row<FORM, false>(x, edges, target, of_source, share_at, out);
     const int64_t count = edges.crow[target + 1] - edges.crow[target];
+    if (FORM == INT8 && term.exact && !edges.node) {
+        gather_row<FORM, ADD_ROUNDED>(x, edges, target, of_source, share_at, out);
+        const float by = term.reduce == MEAN && count > 1 ? static_cast<float>(count) : 1.0f;
+#pragma omp simd
+        for (int64_t k = 0; k < x.width; ++k) out[k] /= by;
+        return;
+    }
+    gather_row<FORM, ADD>(x, edges, target, of_source, share_at, out);
     float whole = edges.node ? edges.node[target] : 1.0f;
     if (term.reduce == MEAN && count > 1) whole /= static_cast<float>(count);
     if (whole == 1.0f) return;
@@ -342,11 +365,11 @@ BITGNN_INLINE void gather_heads(const Term& term, int64_t target, const Gatherin
     const int64_t heads = term.heads.count, channels = x.width / heads;
     const float* first = room.share - term.edges.crow[target] * heads;
     if (heads == 1) {
-        gather_row<FORM, false>(
+        gather_row<FORM, ADD>(
             x, term.edges, target, nullptr,
             [&](int64_t) { return [=](int64_t e, int64_t, int) { return first[e]; }; }, out);
     } else if (channels % LANES == 0) {
-        gather_row<FORM, false>(
+        gather_row<FORM, ADD>(
             x, term.edges, target, nullptr,
             [&](int64_t channel) {
                 return [=](int64_t e, int64_t, int at) {
@@ -355,7 +378,7 @@ BITGNN_INLINE void gather_heads(const Term& term, int64_t target, const Gatherin
             },
             out);
     } else {
-        gather_row<FORM, false>(
+        gather_row<FORM, ADD>(
             x, term.edges, target, nullptr,
             [&](int64_t channel) { return HeadOfLane{first, room.head_of + channel, heads}; }, out);
     }

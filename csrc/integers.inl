@@ -6,28 +6,11 @@
 #include "product.inl"
 #include "rows.inl"
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#if defined(__AVX512DQ__) && defined(__AVX512BW__)
+#include "integers_512.inl"
+#else
 
 namespace bitgnn::BITGNN_ISA {
-
-#if defined(__AVX512DQ__)
-
-BITGNN_INLINE void store_bytes(Ints x, std::int8_t* out) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8((__m512i)x));
-}
-BITGNN_INLINE Ints rounded(Floats x) { return (Ints)_mm512_cvtps_epi32((__m512)x); }
-
-// The larger magnitude of `apart` and of the distance of x from the next integer.
-BITGNN_INLINE Floats farther(Floats apart, Floats x) {
-    constexpr int nearest = 8, magnitude_of_larger = 2 + 1;
-    constexpr int positive = 2 << 2;
-    return (Floats)_mm512_range_ps((__m512)apart, _mm512_reduce_ps((__m512)x, nearest),
-                                   magnitude_of_larger | positive);
-}
-
-#else
 
 BITGNN_INLINE void store_bytes(NativeInts x, std::int8_t* out) {
     typedef std::int8_t Bytes __attribute__((vector_size(NATIVE)));
@@ -44,15 +27,13 @@ BITGNN_INLINE Native farther(Native apart, Native x) {
     return apart > positive ? apart : positive;
 }
 
-#endif
-
-// What `bitgnn.quant.quantize_rows` makes of a row whose largest |x| is known, to the last bit.
+// What `bitgnn.quant.quantize_rows` makes of a row whose scale is known, to the last bit.
 // x / s is x * (1 / s) but for its last digits, which decide nothing unless it lies in the middle of
 // two integers.
-BITGNN_INLINE void quantize_row(const float* x, int64_t width, float most, Quantize q,
-                                std::int8_t* to, int64_t stride, float* scale, std::int32_t* sum) {
+BITGNN_INLINE void quantize_row(const float* x, int64_t width, Scale scale, Quantize q,
+                                std::int8_t* to, int64_t stride, std::int32_t* sum) {
     constexpr float rounding = Bits<float>::rounding, middle = 0.49995f;
-    const float s = scale_of(most, q.high, q.eps), inverse = 1 / s, top = q.top;
+    const float s = scale.s, inverse = scale.inverse, top = q.top;
     const int64_t whole_vectors = width / NATIVE * NATIVE;
     Native apart = Native{};
     NativeInts total = NativeInts{};
@@ -80,31 +61,27 @@ BITGNN_INLINE void quantize_row(const float* x, int64_t width, float most, Quant
         divide(0);
     }
     for (int64_t k = width; k < stride; ++k) to[k] = 0;
-    *scale = s;
     *sum = all;
 }
 
-constexpr float LEAST = 1e-30f;  // of a scale of 16 bits
-
-BITGNN_INLINE void quantize_row_16(const float* x, int64_t width, std::int16_t* to, int64_t stride,
-                                   float* scale) {
+BITGNN_INLINE void quantize_row_16(const float* x, int64_t width, Scale scale, std::int16_t* to,
+                                   int64_t stride) {
     constexpr float rounding = Bits<float>::rounding;
-    const float s = scale_of(largest(x, width), 32767, LEAST), inverse = 1 / s;
+    const float inverse = scale.inverse;
 #pragma omp simd
     for (int64_t k = 0; k < width; ++k) {
         const float whole = (x[k] * inverse + rounding) - rounding;
         to[k] = static_cast<std::int16_t>(static_cast<std::int32_t>(whole));
     }
     for (int64_t k = width; k < stride; ++k) to[k] = 0;
-    *scale = s;
 }
 
 // 16 bits as two integers of 8: 256 * high + low. So a product in 16 bits is two of those in 8 that
 // there are anyway.
-BITGNN_INLINE void split_row(const float* x, int64_t width, std::int8_t* high, std::int8_t* low,
-                             int64_t stride, float* scale, std::int32_t* sum) {
+BITGNN_INLINE void split_row(const float* x, int64_t width, Scale scale, std::int8_t* high,
+                             std::int8_t* low, int64_t stride, std::int32_t* sum) {
     constexpr float rounding = Bits<float>::rounding;
-    const float s = scale_of(largest(x, width), 127 * 256 + 127, LEAST), inverse = 1 / s;
+    const float inverse = scale.inverse;
     const int64_t whole_vectors = width / NATIVE * NATIVE;
     NativeInts sums = NativeInts{};
     for (int64_t k = 0; k < whole_vectors; k += NATIVE) {
@@ -125,8 +102,9 @@ BITGNN_INLINE void split_row(const float* x, int64_t width, std::int8_t* high, s
         total += integer;
     }
     for (int64_t k = width; k < stride; ++k) high[k] = 0, low[k] = 0;
-    *scale = s;
     *sum = total;
 }
 
 }  // namespace bitgnn::BITGNN_ISA
+
+#endif

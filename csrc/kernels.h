@@ -93,6 +93,7 @@ struct Term {
     bool aggregates;
     Edges edges;
     int reduce;
+    bool exact;  // a sum of integers is rounded as PyG rounds that of the numbers they stand for
     Heads heads;
     int hold;
     Quantize quantize;  // for `hold` of INT8

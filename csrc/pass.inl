@@ -43,7 +43,7 @@ struct Work {
     float* part;         // (BLOCK, wide): a product of numbers
     std::int32_t *sums, *upper;  // (BLOCK, wide)
     float* row;                  // (BLOCK, deep)
-    float* line;                 // (wide): a row that is being finished
+    float* line;                 // (2, wide): rows that are being finished
     Held held;
     Rows handed[2];
     Gathering gathering[MOST_STAGES][MOST_TERMS];
@@ -75,7 +75,7 @@ Work lay_out(const Pass& pass, Room& room) {
     work.sums = room.take<std::int32_t>(BLOCK * work.wide);
     work.upper = room.take<std::int32_t>(BLOCK * work.wide);
     work.row = room.take<float>(BLOCK * work.deep);
-    work.line = room.take<float>(work.wide);
+    work.line = room.take<float>(2 * work.wide);
     work.held = {room.take<std::int8_t>(BLOCK * work.deep), room.take<std::int8_t>(BLOCK * work.deep),
                  room.take<float>(BLOCK), room.take<std::int32_t>(BLOCK), work.deep};
     for (Rows& rows : work.handed) {
@@ -130,14 +130,37 @@ BITGNN_INLINE void numbers_of(const Rows& rows, int64_t r, float* out) {
     }
 }
 
-BITGNN_INLINE void hold(const Term& term, const float* row, int64_t width, int64_t r, Held& held) {
-    std::int8_t* high = held.high + r * held.stride;
-    if (term.hold == INT16) {
-        split_row(row, width, high, held.low + r * held.stride, held.stride, held.scale + r,
-                  held.sum + r);
-    } else {
-        quantize_row(row, width, largest(row, width), term.quantize, high, held.stride, held.scale + r, held.sum + r);
+// The scale of integers of a form: of a row whose largest |x| is known.
+BITGNN_INLINE Scale scale_in(int form, float most, Quantize q) {
+    return form == INT16 ? scale_for(most, HIGH_16, LEAST) : scale_for(most, q.high, q.eps);
+}
+
+// Holds a block of rows as integers. make(r) returns the numbers of row r, and leaves those of the
+// row before it where they are: that one is written while the processor finds the scale of this one.
+template <class Make>
+BITGNN_INLINE void hold(const Term& term, int64_t width, int64_t rows, const Make& make,
+                        const Held& held) {
+    const float* before = nullptr;
+    Scale scale{};
+    const auto write = [&](int64_t r) __attribute__((always_inline)) {
+        std::int8_t* high = held.high + r * held.stride;
+        held.scale[r] = scale.s;
+        if (term.hold == INT16) {
+            split_row(before, width, scale, high, held.low + r * held.stride, held.stride,
+                      held.sum + r);
+        } else {
+            quantize_row(before, width, scale, term.quantize, high, held.stride, held.sum + r);
+        }
+    };
+    for (int64_t r = 0; r < rows; ++r) {
+        const float* row = make(r);
+        const float most = largest(row, width);
+        const Scale next = term.hold == INT16 ? scale_for(most, HIGH_SPLIT, LEAST)
+                                              : scale_for(most, term.quantize.high, term.quantize.eps);
+        if (r) write(r - 1);
+        before = row, scale = next;
     }
+    if (rows) write(rows - 1);
 }
 
 // What waits to be added by what finishes a stage, or by a term after it: a product of integers that
@@ -233,9 +256,12 @@ BITGNN_INLINE void add_numbers(const Work& work, const float* from, int64_t stri
 BITGNN_INLINE void add_sparse_product(const Term& term, const Rows& x, int64_t rows, bool first,
                                       const Work& work, Pending& pending) {
     const Weight& w = term.weight;
+    for (int64_t r = 0; w.scale && r < rows; ++r) {
+        work.held.scale[r] = sparse_scale(x, r, term.quantize);
+    }
     for (int64_t r = 0; r < rows; ++r) {
         if (w.scale) {
-            sparse_product(x, r, w, term.quantize, work.sums + r * work.wide, work.held.scale + r);
+            sparse_product(x, r, work.held.scale[r], w, term.quantize, work.sums + r * work.wide);
             work.held.sum[r] = 0;  // These weights have no offset.
         } else {
             sparse_product(x, r, w, work.part + r * work.wide);
@@ -269,17 +295,22 @@ BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpack
     }
     if (term.aggregates) {
         width = gathered_width(term);
-        for (int64_t r = 0; r < rows; ++r) {
-            float* row = work.row + (integers ? 0 : r * work.deep);
+        const auto gathered = [&](int64_t r, int64_t place) __attribute__((always_inline)) {
+            float* row = work.row + place * work.deep;
             gather(term, from + r, room, row);
-            if (integers) hold(term, row, width, r, held);
+            return row;
+        };
+        if (integers) {
+            hold(term, width, rows, [&](int64_t r) { return gathered(r, r % 2); }, held);
+        } else {
+            for (int64_t r = 0; r < rows; ++r) gathered(r, r);
         }
     } else if (integers && own.form == INT8) {
         held = {static_cast<std::int8_t*>(own.values), nullptr, own.scale, own.sum, own.stride};
     } else if (own.form == NUMBERS) {
         numbers = static_cast<const float*>(own.values), stride = own.stride;
-        for (int64_t r = 0; integers && r < rows; ++r) {
-            hold(term, numbers + r * stride, width, r, held);
+        if (integers) {
+            hold(term, width, rows, [&](int64_t r) { return numbers + r * stride; }, held);
         }
     } else {
         for (int64_t r = 0; r < rows; ++r) numbers_of(own, r, work.row + r * work.deep);
@@ -377,13 +408,17 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         handed = stage.hands_on ? own : handed;
     }
     const bool packed = stage.attends && !stage.few;
-    for (int64_t r = 0; r < rows; ++r) {
-        // Packed vectors need all rows at once; otherwise one place in the nearest cache is enough.
-        float* y = packed ? work.result + r * work.wide : work.line;
+    // Packed vectors need all rows at once; otherwise places in the nearest cache are enough, of a row
+    // and of the one before, which is written while the processor finds the scale of this one.
+    const auto place = [&](int64_t r) __attribute__((always_inline)) {
+        return packed ? work.result + r * work.wide : work.line + r % 2 * work.wide;
+    };
+    const auto finished = [&](int64_t r) __attribute__((always_inline)) {
         const float* other = nullptr;
         if (stage.other.values) {
             other = static_cast<const float*>(stage.other.values) + (from + r) * stage.other.stride;
         }
+        float* y = place(r);
         const float most = with_row(work, pending, r, [&](const auto row)
                                                           __attribute__((always_inline)) {
             switch (stage.act) {
@@ -393,14 +428,20 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
                 default: return finish_row<IDENTITY>(stage, other, row, y);
             }
         });
+        return scale_in(stage.integers.form, most, stage.quantize);
+    };
+    const auto write_all = [&](int64_t r, Scale scale) __attribute__((always_inline)) {
+        float* y = place(r);
         const auto write = [&](const Rows& to, int64_t at) __attribute__((always_inline)) {
             if (to.form == INT8) {
-                quantize_row(y, width, most, stage.quantize,
+                quantize_row(y, width, scale, stage.quantize,
                              static_cast<std::int8_t*>(to.values) + at * to.stride, to.stride,
-                             to.scale + at, to.sum + at);
+                             to.sum + at);
+                to.scale[at] = scale.s;
             } else if (to.form == INT16) {
-                quantize_row_16(y, width, static_cast<std::int16_t*>(to.values) + at * to.stride,
-                                to.stride, to.scale + at);
+                quantize_row_16(y, width, scale,
+                                static_cast<std::int16_t*>(to.values) + at * to.stride, to.stride);
+                to.scale[at] = scale.s;
             } else {
                 write_row(y, width, stage.passes_by, static_cast<float*>(to.values) + at * to.stride);
             }
@@ -415,7 +456,14 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
             write(handed, r);
         }
         if (stage.few) score_row(stage, y, stage.scores + (from + r) * stage.attends);
+    };
+    Scale scale{};
+    for (int64_t r = 0; r < rows; ++r) {
+        const Scale next = finished(r);
+        if (r) write_all(r - 1, scale);
+        scale = next;
     }
+    if (rows) write_all(rows - 1, scale);
     if (packed) {
         Weight vectors{};
         vectors.numbers = stage.vectors, vectors.n = stage.attends, vectors.k = width;

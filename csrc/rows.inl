@@ -40,11 +40,42 @@ BITGNN_INLINE T largest(const T* x, int64_t count) {
     return out;
 }
 
+#if defined(__AVX512F__)
+BITGNN_INLINE float largest(const float* x, int64_t count) {
+    Ints most = Ints{};
+    int64_t k = 0;
+    const auto take = [&](Floats numbers) __attribute__((always_inline)) {
+        const Ints bits = (Ints)numbers & 0x7fffffff;
+        most = bits > most ? bits : most;
+    };
+    for (; k + LANES <= count; k += LANES) take(load(x + k));
+    if (k < count) take(load(x + k, count - k));
+    const std::int32_t bits = largest_of(most);
+    float out;
+    std::memcpy(&out, &bits, sizeof out);
+    return out;
+}
+#endif
+
 // The scale of a row: at least eps, and NaN if a number of the row is not finite, so that nothing
 // of the row is.
 BITGNN_INLINE float scale_of(float most, float high, float eps) {
     const float s = most / high;
     return s < eps ? eps : s < INFINITY ? s : NAN;
+}
+
+constexpr float LEAST = 1e-30f;  // of a scale of 16 bits
+constexpr float HIGH_16 = 32767, HIGH_SPLIT = 127 * 256 + 127;  // see split_row
+
+// The scale of a row that is not written yet. It takes the processor a while, in which another row
+// can be written.
+struct Scale {
+    float s, inverse;
+};
+
+BITGNN_INLINE Scale scale_for(float most, float high, float eps) {
+    const float s = scale_of(most, high, eps);
+    return {s, 1 / s};
 }
 
 template <class T>

@@ -74,7 +74,7 @@ class NativeProgram:
         widths = _widths(program, width)
         self.width = widths[-1]
         self.items = [
-            item if isinstance(item, Call) else _Engine(program, item, widths, sparse)
+            item if isinstance(item, Call) else _Engine(program, item, widths, exact, sparse)
             for item in plan(program, exact, sparse)
         ]
 
@@ -114,10 +114,12 @@ class NativeProgram:
 class _Engine:
     """The native engine of a segment."""
 
-    def __init__(self, program: Program, segment: Segment, widths: list[int], sparse: bool) -> None:
+    def __init__(
+        self, program: Program, segment: Segment, widths: list[int], exact: bool, sparse: bool
+    ) -> None:
         native = import_module("bitgnn.kernels._native")
         self.native, self.engine = native, native.Engine()
-        self.program, self.segment = program, segment
+        self.program, self.segment, self.exact = program, segment, exact
         self.widths, self.nodes = widths, types(program.steps)
         self.types = sorted(set(self.nodes))
         self.edges: list[Edges] = []
@@ -234,6 +236,7 @@ class _Engine:
     def _aggregate(self, made: Any, term: Term, step: Step) -> None:
         assert step.edges is not None
         made.aggregates, made.edges = True, self._place(step.edges)
+        made.exact = self.exact
         if step.op == "attend":
             assert term.view.attend is not None
             made.heads, made.slope = step.attrs["heads"], step.attrs["slope"]

@@ -250,7 +250,10 @@ class _Stages:
             return Term(View(linear.inputs[0]), step, weight=linear)
         if self.exact or linear.attrs["bits"] != 1.58 or how is None:
             return None
-        if (_lines(k), k) >= (_lines(2 * n), n):
+        # Sums of an input are held in 16 bits, and multiplied twice; where that saves few bytes, the
+        # product comes first.
+        size = n if attend is not None else 2 * n
+        if (_lines(k), k) >= (_lines(size), n):
             return None
         view = View(source, INT8, how, attend, _fold(step))
         return Term(view, step, hold=INT16, weight=linear)

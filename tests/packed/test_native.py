@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch_geometric.nn import HeteroConv, to_hetero
+from torch_geometric.nn.resolver import aggregation_resolver
 
 from bitgnn import QuantConfig
 from bitgnn.kernels import native as kernels
@@ -20,6 +21,8 @@ from bitgnn.nn import (
 )
 from bitgnn.packed import pack, prepare, reference
 from bitgnn.packed.native import NativeProgram
+from bitgnn.packed.program import Edges, Program, Step
+from bitgnn.quant import dequantize_rows, quantize_rows
 
 pytestmark = pytest.mark.skipif(not kernels.enabled(), reason="There are no native kernels")
 
@@ -122,17 +125,72 @@ def bags(rows, columns, share, seed=0):
     columns=st.sampled_from([1, 60, 300, 700]),
     width=st.integers(1, 150),
     share=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+    positive=st.booleans(),
     exact=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_sparse_features_are_dense_ones(layer, rows, columns, width, share, exact, seed):
+def test_sparse_features_are_dense_ones(
+    layer, rows, columns, width, share, positive, exact, seed
+):
     torch.manual_seed(seed)
     program = pack(ONE_LAYER[layer](columns, width).eval()).program
     x, (_, edge_index) = bags(rows, columns, share, seed), inputs(rows, 1, 300, seed)
+    x = x.abs() if positive else x
     graph = prepare(edge_index, rows) if program.reads_edges else None
     found = NativeProgram(program, columns, exact, sparse=True)(x.to_sparse_csr(), graph)
     expected = NativeProgram(program, columns, exact)(x, graph)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+@settings(max_examples=15, deadline=None)
+@given(rows=st.integers(1, 40), width=st.integers(1, 80), edges=st.integers(0, 300))
+def test_exact_sums_of_integers_are_those_of_pyg(reduce, rows, width, edges):
+    x, edge_index = inputs(rows, width, edges)
+    attrs = {"bits": 8, "full_range": False, "eps": 1e-8}
+    steps = (
+        Step("quantize", (0,), attrs=attrs),
+        Step("aggregate", (1,), attrs={"reduce": reduce}, edges=Edges()),
+    )
+    x_q = dequantize_rows(*quantize_rows(x, QuantConfig()))
+    src, dst = edge_index
+    expected = aggregation_resolver(reduce)(x_q[src], dst, dim_size=rows)
+    found = NativeProgram(Program(steps), width, exact=True)(x, prepare(edge_index, rows))
+    assert torch.equal(found, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.sampled_from([1, 2, 25]),
+    width=st.integers(1, 200),
+    bits=st.integers(2, 8),
+    full_range=st.booleans(),
+    kind=st.sampled_from(["halves", "positive halves", "any"]),
+    sparse=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_rows_are_rounded_to_the_last_bit(rows, width, bits, full_range, kind, sparse, seed):
+    high = 2 ** (bits - 1) - (0 if full_range else 1)
+    attrs = {"bits": bits, "full_range": full_range, "eps": 1e-8}
+    eye = torch.eye(width, dtype=torch.int8)
+    same = Step(
+        "linear",
+        (1,),
+        attrs={"bits": 1.58, "rescale_bias": False},
+        tensors={"weight": eye, "scale": torch.ones(1)},
+    )
+    program = Program((Step("quantize", (0,), attrs=attrs), same))
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, width, generator=generator)
+    if kind != "any":  # All lie between two integers, with a scale of 1 / 4.
+        x = torch.randint(-high, high, x.shape, generator=generator) + 0.5
+        x = (x.abs() if kind.startswith("positive") else x) / 4
+        x[:, 0] = high / 4 if kind.startswith("positive") else -high / 4
+    scale = (x.abs().amax(dim=1, keepdim=True) / high).clamp(min=1e-8)
+    expected = (x / scale).round().clamp(-high, 2 ** (bits - 1) - 1)
+    features = x.to_sparse_csr() if sparse else x
+    found = NativeProgram(program, width, sparse=sparse)(features, None)
+    assert torch.equal(found, expected * scale)
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e30])
