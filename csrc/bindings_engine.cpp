@@ -72,7 +72,6 @@ void define_stage(nb::module_& m) {
     attribute(type, "top", [](StageOf& s) -> float& { return s.stage.quantize.top; });
     attribute(type, "eps", [](StageOf& s) -> float& { return s.stage.quantize.eps; });
     attribute(type, "attends", [](StageOf& s) -> std::int64_t& { return s.stage.attends; });
-    attribute(type, "few", [](StageOf& s) -> bool& { return s.stage.few; });
     attribute(type, "rounded", [](StageOf& s) -> bool& { return s.stage.rounded; });
     address(type, "factor", [](StageOf& s) -> auto& { return s.stage.factor; });
     address(type, "bias", [](StageOf& s) -> auto& { return s.stage.bias; });

@@ -81,9 +81,6 @@ BITGNN_INLINE NativeInts native(const std::int32_t* x) {
 BITGNN_INLINE void put(Native x, float* to) { std::memcpy(to, &x, sizeof x); }
 
 // A vector whose numbers beyond the first `count` are 0.
-BITGNN_INLINE Floats load(const float* x, std::integral_constant<int64_t, LANES>) {
-    return load(x);
-}
 BITGNN_INLINE Floats load(const float* x, int64_t count) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), x);
@@ -104,6 +101,17 @@ BITGNN_INLINE Native native(const float* x, int64_t count) {
     Native out = Native{};
     std::memcpy(&out, x, static_cast<std::size_t>(count) * sizeof *x);
     return out;
+#endif
+}
+
+BITGNN_INLINE float sum_of(Native x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+    for (int half = NATIVE / 2; half; half /= 2) {
+        for (int k = 0; k < half; ++k) x[k] += x[k + half];
+    }
+    return x[0];
 #endif
 }
 

@@ -120,13 +120,12 @@ struct Stage {
     bool hands_on;           // to the next stage, in the form of `integers`
     const float* node;       // what each row of `integers` counts for in its `share`, or null
     Quantize quantize;       // for `integers` of INT8
-    // Inner products of each row, of what its integers stand for if `rounded`, and vectors
-    // (attends, width): the scores of an attention that follows. `few` vectors lie as they are,
-    // others in the order of pack_numbers.
-    const float* vectors;
-    std::int64_t attends;
-    bool rounded, few;
-    float* scores;
+    // The scores of an attention that follows: inner products of each row, of what its integers stand
+    // for if `rounded`, and two vectors, head by head of its channels.
+    const float* vectors;  // (2, width)
+    std::int64_t attends;  // heads; 0: there is no attention
+    bool rounded;
+    float* scores;  // (rows, 2, heads)
 };
 
 // All that is done for a block of rows while it is in the cache.

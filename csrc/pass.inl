@@ -56,7 +56,6 @@ Work lay_out(const Pass& pass, Room& room) {
     for (int s = 0; s < pass.count; ++s) {
         const Stage& stage = pass.stages[s];
         if (stage.width > work.wide) work.wide = stage.width;
-        if (stage.attends > work.wide) work.wide = stage.attends;
         for (int t = 0; t < stage.count; ++t) {
             const Term& term = stage.terms[t];
             if (term.rows.width > work.deep) work.deep = term.rows.width;
@@ -221,10 +220,10 @@ BITGNN_INLINE auto with_row(const Work& work, const Pending& pending, int64_t r,
 }
 
 // Calls `use` with the place of each vector of a row, and how many numbers of it are the row's.
-template <int EACH = NATIVE, class Use>
+template <class Use>
 BITGNN_INLINE void by_vectors(int64_t width, const Use& use) {
     int64_t k = 0;
-    for (; k + EACH <= width; k += EACH) use(k, std::integral_constant<int64_t, EACH>{});
+    for (; k + NATIVE <= width; k += NATIVE) use(k, std::integral_constant<int64_t, NATIVE>{});
     if (k < width) use(k, width - k);
 }
 
@@ -383,15 +382,19 @@ BITGNN_INLINE void write_row(const float* y, int64_t width, bool passes_by, floa
     std::memcpy(to, y, static_cast<std::size_t>(width) * sizeof *y);
 }
 
-// The inner products of a row and vectors that are not packed, since they are few.
+// The scores of a row, of sources and then of targets.
 BITGNN_INLINE void score_row(const Stage& stage, const float* y, float* scores) {
+    const int64_t channels = stage.width / stage.attends;
     const float* vector = stage.vectors;
-    for (int64_t n = 0; n < stage.attends; ++n, vector += stage.width) {
-        Floats sums = Floats{};
-        by_vectors<LANES>(stage.width, [&](int64_t k, auto count) __attribute__((always_inline)) {
-            sums += load(y + k, count) * load(vector + k, count);
-        });
-        scores[n] = folded<1>(sums, [](Floats a, Floats b) { return a + b; })[0];
+    for (int64_t side = 0; side < 2; ++side, vector += stage.width) {
+        for (int64_t head = 0; head < stage.attends; ++head) {
+            const int64_t first = head * channels;
+            Native sums = Native{};
+            by_vectors(channels, [&](int64_t k, auto count) __attribute__((always_inline)) {
+                sums += native(y + first + k, count) * native(vector + first + k, count);
+            });
+            *scores++ = sum_of(sums);
+        }
     }
 }
 
@@ -407,11 +410,9 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         const Rows own = rows_from(stage.integers, from);
         handed = stage.hands_on ? own : handed;
     }
-    const bool packed = stage.attends && !stage.few;
-    // Packed vectors need all rows at once; otherwise places in the nearest cache are enough, of a row
-    // and of the one before, which is written while the processor finds the scale of this one.
+    // A row is written while the processor finds the scale of the next one.
     const auto place = [&](int64_t r) __attribute__((always_inline)) {
-        return packed ? work.result + r * work.wide : work.line + r % 2 * work.wide;
+        return work.line + r % 2 * work.wide;
     };
     const auto finished = [&](int64_t r) __attribute__((always_inline)) {
         const float* other = nullptr;
@@ -455,7 +456,7 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         } else if (stage.hands_on) {
             write(handed, r);
         }
-        if (stage.few) score_row(stage, y, stage.scores + (from + r) * stage.attends);
+        if (stage.attends) score_row(stage, y, stage.scores + (from + r) * 2 * stage.attends);
     };
     Scale scale{};
     for (int64_t r = 0; r < rows; ++r) {
@@ -464,15 +465,6 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         scale = next;
     }
     if (rows) write_all(rows - 1, scale);
-    if (packed) {
-        Weight vectors{};
-        vectors.numbers = stage.vectors, vectors.n = stage.attends, vectors.k = width;
-        number_product(work.result, work.wide, rows, vectors, work.part, work.wide);
-        for (int64_t r = 0; r < rows; ++r) {
-            std::memcpy(stage.scores + (from + r) * stage.attends, work.part + r * work.wide,
-                        static_cast<std::size_t>(stage.attends) * sizeof(float));
-        }
-    }
 }
 
 void run_pass(const Pass& pass, Scratch scratch, int threads) {

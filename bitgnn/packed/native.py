@@ -38,7 +38,6 @@ from bitgnn.packed.program import Edges, Program, Step, types
 
 Graph = PreparedGraph | PreparedHeteroGraph
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2}
-FEW = 2  # vectors of scores: packed, they would fill one of 16 lanes
 SIZES = {NUMBERS: 4, INT8: 1, INT16: 2}
 
 
@@ -213,11 +212,10 @@ class _Engine:
         before = None
         if step.inputs[0] != view.value:  # The linear layer comes after the sum.
             before = self.program.steps[step.inputs[0] - 1]
-        vectors = attention_vectors(step, before)
-        made.attends, made.few = len(vectors), len(vectors) <= FEW
-        made.vectors = self._keep(vectors if made.few else pack_numbers(vectors))
+        made.attends = step.attrs["heads"]
+        made.vectors = self._keep(attention_vectors(step, before))
         made.rounded = before is not None
-        self.scores[view.attend] = self._add_value(NUMBERS, view.value, OWN, len(vectors))
+        self.scores[view.attend] = self._add_value(NUMBERS, view.value, OWN, 2 * made.attends)
         made.scores = self.scores[view.attend]
 
     def _term(self, term: Term, handed: set[View | None]) -> Any:

@@ -373,23 +373,15 @@ def _passes(stages: Sequence[Stage], nodes: Sequence[str]) -> Iterator[list[Stag
 
 
 def attention_vectors(step: Step, weight: Step | None) -> Tensor:
-    r"""Returns the vectors (2 heads, channels) whose inner products with a row are its scores.
+    r"""Returns two vectors, of sources and of targets, whose inner products with a row, head by head
+    of its channels, are its scores.
 
     Args:
         step (Step): The attention.
-        weight (Step, optional): The linear layer that has not taken place in these rows.
-            (default: :obj:`None`)
+        weight (Step, optional): The linear layer that has not taken place in these rows, of an
+            attention of one head. (default: :obj:`None`)
     """
-    heads = step.attrs["heads"]
-    found = []
-    for name in ("att_src", "att_dst"):
-        att = step.tensors[name].view(heads, -1)
-        channels = att.size(1)
-        vectors = torch.zeros(heads, heads * channels)
-        for head in range(heads):
-            vectors[head, head * channels : (head + 1) * channels] = att[head]
-        found.append(vectors)
-    vectors = torch.cat(found)
+    vectors = torch.stack([step.tensors[name].flatten() for name in ("att_src", "att_dst")])
     if weight is not None:
         scaled = weight.tensors["weight"].double() * weight.tensors["scale"].double().view(-1, 1)
         vectors = (vectors.double() @ scaled).float()

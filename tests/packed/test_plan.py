@@ -92,17 +92,16 @@ def test_what_torch_computes_stands_between():
 
 
 def test_scores_of_attention():
-    steps = trace(BitGATConv(6, 4, heads=3)).steps
-    linear, attend = steps[1], steps[2]
+    attend = trace(BitGATConv(6, 4, heads=3)).steps[2]
     h = torch.randn(5, 12)
-    att_src = (h.view(5, 3, 4) * attend.tensors["att_src"].view(3, 4)).sum(-1)
-    att_dst = (h.view(5, 3, 4) * attend.tensors["att_dst"].view(3, 4)).sum(-1)
-    expected = torch.cat([att_src, att_dst], dim=1)
-    torch.testing.assert_close(h @ attention_vectors(attend, None).t(), expected)
+    src, dst = (h * vector for vector in attention_vectors(attend, None))
+    for found, name in ((src, "att_src"), (dst, "att_dst")):
+        expected = (h.view(5, 3, 4) * attend.tensors[name].view(3, 4)).sum(-1)
+        torch.testing.assert_close(found.view(5, 3, 4).sum(-1), expected)
     # Before the layer, the same scores are those of its input.
+    linear, attend = trace(BitGATConv(6, 4)).steps[1:3]
     x = torch.randint(-127, 128, (5, 6)).float()
-    weight = linear.tensors["weight"].float() * linear.tensors["scale"]
-    h = x @ weight.t()
+    h = x @ (linear.tensors["weight"].float() * linear.tensors["scale"]).t()
     expected = h @ attention_vectors(attend, None).t()
     found = x @ attention_vectors(attend, linear).t()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
