@@ -90,15 +90,26 @@ BITGNN_INLINE void column_tiles(const std::int8_t* x, int64_t stride, int64_t ro
 }
 
 // Whole tiles are read and written, also where there are fewer rows: all blocks have room for that.
-BITGNN_INLINE void integer_product(const std::int8_t* x, int64_t stride, int64_t rows,
-                                   const Weight& w, const std::int8_t* unpacked, std::int32_t* out,
-                                   int64_t wide) {
+BITGNN_INLINE void all_tiles(const std::int8_t* x, int64_t stride, int64_t rows, const Weight& w,
+                             const std::int8_t* unpacked, std::int32_t* out, int64_t wide) {
     const int64_t vectors = vectors_of(w.n), depth = depth_of(w.k);
     int64_t v = 0;
     for (; v + 2 <= vectors; v += 2, unpacked += 2 * depth * TILE_BYTES) {
         column_tiles<2>(x, stride, rows, unpacked, depth, out + v * LANES, wide);
     }
     if (v < vectors) column_tiles<1>(x, stride, rows, unpacked, depth, out + v * LANES, wide);
+}
+
+BITGNN_INLINE void integer_product(const Halves<std::int8_t>& x, int64_t rows, const Weight& w,
+                                   const std::int8_t* unpacked, std::int32_t* out,
+                                   std::int32_t* upper, int64_t wide) {
+    all_tiles(x.low ? x.low : x.x, x.stride, rows, w, unpacked, out, wide);
+    if (!x.low) return;
+    all_tiles(x.x, x.stride, rows, w, unpacked, upper, wide);
+    for (int64_t r = 0; r < rows; ++r) {
+#pragma omp simd
+        for (int64_t n = 0; n < w.n; ++n) out[r * wide + n] += 256 * upper[r * wide + n];
+    }
 }
 
 }  // namespace bitgnn::BITGNN_ISA

@@ -54,6 +54,8 @@ BITGNN_INLINE void add_products(Sums& sums, Codes w, Values x) {
 #endif
 }
 
+BITGNN_INLINE Sums times_256(Sums sums) { return _mm512_slli_epi32(sums, 8); }
+
 BITGNN_INLINE void store(Sums sums, std::int32_t* out) { _mm512_storeu_si512(out, sums); }
 
 #elif defined(__AVX2__)
@@ -81,6 +83,8 @@ BITGNN_INLINE void add_products(Sums& sums, Codes w, Values x) {
     const __m256i pairs = _mm256_maddubs_epi16(w, x);
     sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
+
+BITGNN_INLINE Sums times_256(Sums sums) { return _mm256_slli_epi32(sums, 8); }
 
 BITGNN_INLINE void store(Sums sums, std::int32_t* out) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), sums);
@@ -110,6 +114,8 @@ BITGNN_INLINE Values four(const std::int8_t* x) {
 BITGNN_INLINE void add_products(Sums& sums, Codes w, Values x) {
     sums = vdotq_lane_s32(sums, w, x, 0);
 }
+
+BITGNN_INLINE Sums times_256(Sums sums) { return vshlq_n_s32(sums, 8); }
 
 BITGNN_INLINE void store(Sums sums, std::int32_t* out) { vst1q_s32(out, sums); }
 
@@ -141,6 +147,11 @@ BITGNN_INLINE void add_products(Sums& sums, const Codes& w, Values x) {
         for (int k = 0; k < STEP; ++k) sum += w.v[lane * STEP + k] * x[k];
         sums.v[lane] += sum;
     }
+}
+
+BITGNN_INLINE Sums times_256(Sums sums) {
+    for (std::int32_t& sum : sums.v) sum *= 256;
+    return sums;
 }
 
 BITGNN_INLINE void store(const Sums& sums, std::int32_t* out) {

@@ -41,7 +41,7 @@ struct Work {
     int64_t wide, deep;  // columns of the widest stage, values of the longest row
     float* result;       // (BLOCK, wide): what a stage computes
     float* part;         // (BLOCK, wide): a product of numbers
-    std::int32_t *sums, *upper;  // (BLOCK, wide)
+    std::int32_t *sums, *upper;  // (BLOCK, wide): a product of integers, and room for one
     float* row;                  // (BLOCK, deep)
     float* line;                 // (2, wide): rows that are being finished
     Held held;
@@ -167,7 +167,7 @@ BITGNN_INLINE void hold(const Term& term, int64_t width, int64_t rows, const Mak
 struct Pending {
     const float *scale, *scales;  // of rows and columns; no product waits if there are none
     const std::int32_t* sum;
-    bool two, first;  // whether it is in 16 bits, and the first term
+    bool first;  // whether it is the first term
     const float* elsewhere;
     int64_t stride;  // of those
     const Term* sums;
@@ -175,11 +175,11 @@ struct Pending {
     const Gathering* room;
 };
 
-// What a row is: what is there, a product of integers (of 16 bits if TWO), or their sum.
-template <bool THERE, bool PRODUCT, bool TWO>
+// What a row is: what is there, a product of integers, or their sum.
+template <bool THERE, bool PRODUCT>
 struct Row {
     const float *there, *scales;
-    const std::int32_t *sums, *upper;
+    const std::int32_t* sums;
     float scale;
     std::int32_t off;
 
@@ -187,9 +187,7 @@ struct Row {
     template <class Count>
     BITGNN_INLINE Native operator()(int64_t k, Count count) const {
         if constexpr (!PRODUCT) return native(there + k, count);
-        NativeInts sum = native(sums + k);
-        if constexpr (TWO) sum += 256 * native(upper + k);
-        const Native numbers = __builtin_convertvector(sum - off, Native);
+        const Native numbers = __builtin_convertvector(native(sums + k) - off, Native);
         const Native out = (numbers * scale) * native(scales + k, count);
         return THERE ? native(there + k, count) + out : out;
     }
@@ -204,19 +202,12 @@ BITGNN_INLINE auto with_row(const Work& work, const Pending& pending, int64_t r,
         gather(*pending.sums, pending.from + r, *pending.room, work.row);
         there = work.row;
     }
-    if (!pending.scales) return use(Row<true, false, false>{there, {}, {}, {}, {}, {}});
-    const std::int32_t *sums = work.sums + r * work.wide, *upper = work.upper + r * work.wide;
+    if (!pending.scales) return use(Row<true, false>{there, {}, {}, {}, {}});
+    const std::int32_t* sums = work.sums + r * work.wide;
     const std::int32_t off = OFFSET ? OFFSET * pending.sum[r] : 0;
-    const auto run = [&](auto is_there, auto two) __attribute__((always_inline)) {
-        return use(Row<is_there, true, two>{there, pending.scales, sums, upper, pending.scale[r],
-                                            off});
-    };
-    if (pending.first) {
-        return pending.two ? run(std::false_type{}, std::true_type{})
-                           : run(std::false_type{}, std::false_type{});
-    }
-    return pending.two ? run(std::true_type{}, std::true_type{})
-                       : run(std::true_type{}, std::false_type{});
+    const float scale = pending.scale[r];
+    if (pending.first) return use(Row<false, true>{there, pending.scales, sums, scale, off});
+    return use(Row<true, true>{there, pending.scales, sums, scale, off});
 }
 
 // Calls `use` with the place of each vector of a row, and how many numbers of it are the row's.
@@ -316,11 +307,10 @@ BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpack
     }
     if (integers) {
         const bool two = held.low && term.hold == INT16;
-        if (two) integer_product(held.high, held.stride, rows, w, unpacked, work.upper, work.wide);
-        integer_product(two ? held.low : held.high, held.stride, rows, w, unpacked, work.sums,
-                        work.wide);
+        const Halves<std::int8_t> x{held.high, two ? held.low : nullptr, held.stride};
+        integer_product(x, rows, w, unpacked, work.sums, work.upper, work.wide);
         pending.scale = held.scale, pending.scales = w.scale, pending.sum = held.sum;
-        pending.two = two, pending.first = first;
+        pending.first = first;
     } else if (w.n) {
         number_product(numbers, stride, rows, w, work.part, work.wide);
         add_numbers(work, work.part, work.wide, w.n, rows, first);

@@ -61,9 +61,10 @@ void pack_numbers(const float* weight, int64_t n, int64_t k, float* out) {
     }
 }
 
-// The products of M rows and V vectors of columns, in a panel of ALL.
+// The products of M rows and V vectors of columns, in a panel of ALL. If there are `low` ones, a row
+// is 256 times that of x and that of them.
 template <int M, int V, int ALL>
-__attribute__((noinline)) void tile(const std::int8_t* x, int64_t stride,
+__attribute__((noinline)) void tile(const std::int8_t* x, const std::int8_t* low, int64_t stride,
                                     const std::uint8_t* codes, int64_t k, std::int32_t* out,
                                     int64_t wide) {
     constexpr int PARTS = V * LANES / SUMS;
@@ -73,18 +74,27 @@ __attribute__((noinline)) void tile(const std::int8_t* x, int64_t stride,
 #pragma GCC unroll 4
         for (int p = 0; p < PARTS; ++p) sums[m][p] = no_sums();
     }
-    for (int64_t at = 0; at < k; at += GROUP, codes += ALL * LINE, x += GROUP) {
+    for (;; x = low, low = nullptr) {
+        const std::uint8_t* columns = codes;
+        for (int64_t at = 0; at < k; at += GROUP, columns += ALL * LINE, x += GROUP) {
 #pragma GCC unroll AT_ONCE
-        for (int j = 0; j < FIELDS; ++j) {
-            Codes w[PARTS];
+            for (int j = 0; j < FIELDS; ++j) {
+                Codes w[PARTS];
 #pragma GCC unroll 4
-            for (int p = 0; p < PARTS; ++p) w[p] = field(codes + p * SUMS * STEP, j);
+                for (int p = 0; p < PARTS; ++p) w[p] = field(columns + p * SUMS * STEP, j);
 #pragma GCC unroll 8
-            for (int m = 0; m < M; ++m) {
-                const Values values = four(x + m * stride + STEP * j);
+                for (int m = 0; m < M; ++m) {
+                    const Values values = four(x + m * stride + STEP * j);
 #pragma GCC unroll 4
-                for (int p = 0; p < PARTS; ++p) add_products(sums[m][p], w[p], values);
+                    for (int p = 0; p < PARTS; ++p) add_products(sums[m][p], w[p], values);
+                }
             }
+        }
+        if (!low) break;
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; ++p) sums[m][p] = times_256(sums[m][p]);
         }
     }
 #pragma GCC unroll 8
@@ -95,8 +105,8 @@ __attribute__((noinline)) void tile(const std::int8_t* x, int64_t stride,
 }
 
 template <int M, int V, int ALL>
-__attribute__((noinline)) void tile(const float* x, int64_t stride, const float* w, int64_t k,
-                                    float* out, int64_t wide) {
+__attribute__((noinline)) void tile(const float* x, const float*, int64_t stride, const float* w,
+                                    int64_t k, float* out, int64_t wide) {
     constexpr int PARTS = V * LANES / NATIVE;
     Native sums[M][PARTS] = {};
     for (int64_t at = 0; at < k; ++at, w += ALL * LANES) {
@@ -116,44 +126,56 @@ __attribute__((noinline)) void tile(const float* x, int64_t stride, const float*
     }
 }
 
+// Rows, or the upper and the lower halves of rows, one as far from the next as `stride` says.
+template <class X>
+struct Halves {
+    const X *x, *low;
+    int64_t stride;
+
+    BITGNN_INLINE Halves from(int64_t m) const {
+        return {x + m * stride, low ? low + m * stride : nullptr, stride};
+    }
+};
+
 template <int M, int ALL, class X, class W, class Y>
-BITGNN_INLINE void panel_rows(const X* x, int64_t stride, const W* w, int64_t k, Y* out,
-                              int64_t wide) {
+BITGNN_INLINE void panel_rows(const Halves<X>& x, const W* w, int64_t k, Y* out, int64_t wide) {
     constexpr int V = smaller(ALL, HELD_COLUMNS);
     for (int v = 0; v < ALL; v += V) {
-        tile<M, V, ALL>(x, stride, w + v * LINE / int64_t(sizeof(W)), k, out + v * LANES, wide);
+        tile<M, V, ALL>(x.x, x.low, x.stride, w + v * LINE / int64_t(sizeof(W)), k, out + v * LANES,
+                        wide);
     }
 }
 
 template <int V, class X, class W, class Y>
-BITGNN_INLINE void panel_product(const X* x, int64_t stride, int64_t rows, const W* w, int64_t k,
-                                 Y* out, int64_t wide) {
+BITGNN_INLINE void panel_product(const Halves<X>& x, int64_t rows, const W* w, int64_t k, Y* out,
+                                 int64_t wide) {
     int64_t m = 0;
     for (; m + TILE <= rows; m += TILE) {
-        panel_rows<TILE, V>(x + m * stride, stride, w, k, out + m * wide, wide);
+        panel_rows<TILE, V>(x.from(m), w, k, out + m * wide, wide);
     }
-    for (; m < rows; ++m) panel_rows<1, V>(x + m * stride, stride, w, k, out + m * wide, wide);
+    for (; m < rows; ++m) panel_rows<1, V>(x.from(m), w, k, out + m * wide, wide);
 }
 
 // The products of a block of rows and a weight (n, k), packed so that a vector of columns takes
 // `each` values: rows of `wide` columns.
 template <class X, class W, class Y>
-BITGNN_INLINE void block_product(const X* x, int64_t stride, int64_t rows, const W* w, int64_t n,
-                                 int64_t k, int64_t each, Y* out, int64_t wide) {
+BITGNN_INLINE void block_product(const Halves<X>& x, int64_t rows, const W* w, int64_t n, int64_t k,
+                                 int64_t each, Y* out, int64_t wide) {
     const int64_t vectors = vectors_of(n);
     for (int64_t v = 0; v < vectors; v += PANEL, out += PANEL * LANES, w += PANEL * each) {
         switch (vectors - v) {
-            case 1: panel_product<1>(x, stride, rows, w, k, out, wide); break;
-            case 2: panel_product<2>(x, stride, rows, w, k, out, wide); break;
-            case 3: panel_product<3>(x, stride, rows, w, k, out, wide); break;
-            default: panel_product<4>(x, stride, rows, w, k, out, wide);
+            case 1: panel_product<1>(x, rows, w, k, out, wide); break;
+            case 2: panel_product<2>(x, rows, w, k, out, wide); break;
+            case 3: panel_product<3>(x, rows, w, k, out, wide); break;
+            default: panel_product<4>(x, rows, w, k, out, wide);
         }
     }
 }
 
 BITGNN_INLINE void number_product(const float* x, int64_t stride, int64_t rows, const Weight& w,
                                   float* out, int64_t wide) {
-    block_product(x, stride, rows, w.numbers, w.n, w.k, w.k * LANES, out, wide);
+    const Halves<float> whole{x, nullptr, stride};
+    block_product(whole, rows, w.numbers, w.n, w.k, w.k * LANES, out, wide);
 }
 
 #if !defined(__AMX_INT8__)
@@ -167,11 +189,11 @@ BITGNN_INLINE void unpack(const Weight&, std::int8_t*) {}
 BITGNN_INLINE void begin_products() {}
 BITGNN_INLINE void end_products() {}
 
-BITGNN_INLINE void integer_product(const std::int8_t* x, int64_t stride, int64_t rows,
-                                   const Weight& w, const std::int8_t*, std::int32_t* out,
+BITGNN_INLINE void integer_product(const Halves<std::int8_t>& x, int64_t rows, const Weight& w,
+                                   const std::int8_t*, std::int32_t* out, std::int32_t*,
                                    int64_t wide) {
     const int64_t groups = (w.k + GROUP - 1) / GROUP;
-    block_product(x, stride, rows, w.codes, w.n, w.k, groups * LINE, out, wide);
+    block_product(x, rows, w.codes, w.n, w.k, groups * LINE, out, wide);
 }
 
 #endif
