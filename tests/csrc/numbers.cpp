@@ -108,6 +108,8 @@ void print_products(const Kernels& k, std::int64_t rows, std::int64_t width, std
         std::fprintf(stderr, "a product of %d x %d x %d is wrong\n", int(rows), int(width), int(n));
         std::exit(1);
     }
+    term.hold = INT16;
+    print("close:16_bits", product(term, x, rows));
     std::vector<float> packed(std::size_t((n + 15) / 16 * 16 * width));
     k.pack_numbers(numbers.data(), n, width, packed.data());
     print("same:numbers", packed);
