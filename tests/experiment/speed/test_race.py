@@ -51,7 +51,8 @@ def test_a_race(monkeypatch):
     result = race(Case("gcn", "Cora"), 2, seconds=1.0, tell=told.append)
     assert result.fastest == Side("CSR", "huge pages")
     assert 5 <= result.rounds <= 41 and machine.open == 0
-    assert set(result.ms) == {"packed", "packed 32-bit", "edge_index", "CSR, huge pages"}
+    finalists = {"CSR, huge pages", "CSR, retained"}
+    assert set(result.ms) == {"packed", "packed 32-bit", "edge_index"} | finalists
     row = result.row()
     assert row["vs_fastest"] == pytest.approx(8.0) and row["vs_edge_index"] == pytest.approx(40.0)
     assert row["vs_fp32_fused"] == pytest.approx(2.0)
@@ -67,20 +68,36 @@ def test_sides_take_turns(monkeypatch):
     machine = Machine(MS)
     monkeypatch.setattr(races, "Process", machine)
     result = race(Case("gcn", "arxiv"), 2, compiled=False, seconds=0.0)
-    rounds = machine.turns[-4 * result.rounds :]
+    rounds = machine.turns[-5 * result.rounds :]
     assert result.rounds == 5
     for k in range(result.rounds):
-        assert len(set(rounds[4 * k : 4 * k + 4])) == 4
+        assert len(set(rounds[5 * k : 5 * k + 5])) == 5
     # None of them is always the first.
-    assert len({rounds[4 * k] for k in range(4)}) == 4
+    assert len({rounds[5 * k] for k in range(5)}) == 5
+
+
+def test_huge_pages_that_are_gone(monkeypatch):
+    # By itself an allocator with huge pages is the fastest, but not beside other processes.
+    class Fragmented(Machine):
+        def __call__(self, case, side, threads, root):
+            turn = super().__call__(case, side, threads, root)
+            if self.open > 1 and side.allocator == "huge pages":
+                turn.drift = 9.0
+            return turn
+
+    monkeypatch.setattr(races, "Process", Fragmented(MS))
+    result = race(Case("gcn", "Cora"), 2, seconds=1.0)
+    assert result.finalists == [Side("CSR", "huge pages"), Side("CSR", "retained")]
+    assert result.fastest == Side("CSR", "retained")
+    assert result.row()["vs_fastest"] == pytest.approx(12.0)
 
 
 def test_a_race_of_training_steps(monkeypatch):
     machine = Machine({"ternary": 2.0, "bitgnn 32-bit": 4.0, "CSR": 6.0, "edge_index": 30.0})
     monkeypatch.setattr(races, "Process", machine)
     result = race(Case("gcn", "arxiv", train=True), 2, seconds=1.0)
-    names = {"ternary, retained", "bitgnn 32-bit, retained", "edge_index", "CSR, huge pages"}
-    assert set(result.ms) == names
+    names = {"ternary, retained", "bitgnn 32-bit, retained", "edge_index"}
+    assert set(result.ms) == names | {"CSR, huge pages", "CSR, retained"}
     row = result.row()
     assert row["model"] == "gcn 2 x 64, training step" and row["prepare_ms"] is None
     assert row["vs_fastest"] == pytest.approx(2.0) and row["vs_edge_index"] == pytest.approx(20.0)
