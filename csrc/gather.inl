@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "common.inl"
 #include "attention.inl"
+#include "rows.inl"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -67,13 +68,22 @@ BITGNN_INLINE void round_now(Native& x) {
 #endif
 }
 
-// The sums of V vectors of channels: share(edge, source, at) is what those from one of these channels
-// on count for.
-// `near` is what else it reads of each source, if anything.
+// Writes `whole` times x, and finds what is largest.
+template <int MEET>
+BITGNN_INLINE void put_whole(Native x, float whole, NativeInts& most, float* out) {
+    if constexpr (MEET == ADD) x *= whole;
+    put(x, out);
+    const NativeInts bits = (NativeInts)x & 0x7fffffff;
+    most = bits > most ? bits : most;
+}
+
+// `whole` times the sums of V vectors of channels: share(edge, source, at) is what those from one of
+// these channels on count for. `near` is what else it reads of each source, if anything. `most` holds
+// what is largest.
 template <int FORM, int V, int MEET, class Share>
 BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t target,
                                   int64_t channel, const float* near, const Share& share,
-                                  float* out) {
+                                  float whole, NativeInts& most, float* out) {
     using T = Value<FORM>;
     const T* values = static_cast<const T*>(x.values) + channel;
     const int64_t begin = edges.crow[target], end = edges.crow[target + 1];
@@ -103,21 +113,24 @@ BITGNN_INLINE void gather_vectors(const Rows& x, const Edges& edges, int64_t tar
         }
     }
 #pragma GCC unroll 16
-    for (int p = 0; p < PARTS; ++p) put(sums[p], out + p * NATIVE);
+    for (int p = 0; p < PARTS; ++p) put_whole<MEET>(sums[p], whole, most, out + p * NATIVE);
 }
 
-// The sums of all channels; `share_at(channel)` makes such a function for those from there on.
+// `whole` times the sums of all channels, of which the largest |x| is returned; `share_at(channel)`
+// makes such a function for those from there on.
 template <int FORM, int MEET, class ShareAt>
-BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
-                              const float* near, const ShareAt& share_at, float* out) {
+BITGNN_INLINE float gather_row(const Rows& x, const Edges& edges, int64_t target,
+                               const float* near, const ShareAt& share_at, float whole,
+                               float* out) {
+    NativeInts most = NativeInts{};
     // Rows of a caller end where they end.
     const int64_t width = x.stride % LANES ? x.width / LANES * LANES : rounded_up(x.width, LANES);
     int64_t channel = 0;
     const auto take = [&](auto several) __attribute__((always_inline)) {
         constexpr int V = decltype(several)::value;
         for (; channel + V * LANES <= width; channel += V * LANES) {
-            gather_vectors<FORM, V, MEET>(x, edges, target, channel, near, share_at(channel),
-                                          out + channel);
+            gather_vectors<FORM, V, MEET>(x, edges, target, channel, near, share_at(channel), whole,
+                                          most, out + channel);
         }
     };
     take(std::integral_constant<int, HELD>{});
@@ -125,7 +138,6 @@ BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
     take(std::integral_constant<int, HELD / 4>{});
     if constexpr (HELD > 4) take(std::integral_constant<int, 2>{});
     if constexpr (HELD > 4) take(std::integral_constant<int, 1>{});
-    if (channel >= x.width) return;
     const int64_t begin = edges.crow[target], end = edges.crow[target + 1];
     for (; channel < x.width; channel += NATIVE) {
         Native sums = Native{};
@@ -141,13 +153,14 @@ BITGNN_INLINE void gather_row(const Rows& x, const Edges& edges, int64_t target,
                 sums += one;
             }
         }
-        put(sums, out + channel);
+        put_whole<MEET>(sums, whole, most, out + channel);
     }
+    return magnitude(most);
 }
 
 // The weighted sum, mean or maximum.
 template <int FORM>
-BITGNN_INLINE void aggregate_row(const Term& term, int64_t target, float* out) {
+BITGNN_INLINE float aggregate_row(const Term& term, int64_t target, float* out) {
     const Rows& x = term.rows;
     const Edges& edges = term.edges;
     const float* of_source = !edges.node ? x.scale : FORM == NUMBERS ? edges.node : x.share;
@@ -159,23 +172,19 @@ BITGNN_INLINE void aggregate_row(const Term& term, int64_t target, float* out) {
         };
     };
     if (term.reduce == MAX) {
-        gather_row<FORM, MOST>(x, edges, target, of_source, share_at, out);
-        return;
+        return gather_row<FORM, MOST>(x, edges, target, of_source, share_at, 1.0f, out);
     }
-    const int64_t count = edges.crow[target + 1] - edges.crow[target];
+    const int64_t edges_here = edges.crow[target + 1] - edges.crow[target];
+    const float count = term.reduce == MEAN && edges_here > 1 ? static_cast<float>(edges_here) : 1.0f;
     if (FORM == INT8 && term.exact && !edges.node) {
-        gather_row<FORM, ADD_ROUNDED>(x, edges, target, of_source, share_at, out);
-        const float by = term.reduce == MEAN && count > 1 ? static_cast<float>(count) : 1.0f;
+        const float most =
+            gather_row<FORM, ADD_ROUNDED>(x, edges, target, of_source, share_at, 1.0f, out);
 #pragma omp simd
-        for (int64_t k = 0; k < x.width; ++k) out[k] /= by;
-        return;
+        for (int64_t k = 0; k < x.width; ++k) out[k] /= count;
+        return most / count;
     }
-    gather_row<FORM, ADD>(x, edges, target, of_source, share_at, out);
-    float whole = edges.node ? edges.node[target] : 1.0f;
-    if (term.reduce == MEAN && count > 1) whole /= static_cast<float>(count);
-    if (whole == 1.0f) return;
-#pragma omp simd
-    for (int64_t k = 0; k < x.width; ++k) out[k] *= whole;
+    const float whole = (edges.node ? edges.node[target] : 1.0f) / count;
+    return gather_row<FORM, ADD>(x, edges, target, of_source, share_at, whole, out);
 }
 
 // What attention reads of the sources of as many edges as there are, at most those of a vector: the
@@ -235,12 +244,10 @@ struct Sources {
     }
 };
 
-// What the edges of a target count for, before they are divided by their sum: (edges, heads), filled
-// up to a vector. Returns the reciprocal of that sum, head by head. A vector holds all H heads of
-// several edges.
+// What the edges of a target count for: (edges, heads), filled up to a vector. A vector holds all H
+// heads of several edges.
 template <int H>
-__attribute__((noinline)) void attend(const Term& term, int64_t target, float* share,
-                                      float* inverse) {
+__attribute__((noinline)) void attend(const Term& term, int64_t target, float* share) {
     constexpr int EDGES = Sources<H>::EDGES;
     const Edges& edges = term.edges;
     const int64_t begin = edges.crow[target], count = edges.crow[target + 1] - begin;
@@ -272,14 +279,13 @@ __attribute__((noinline)) void attend(const Term& term, int64_t target, float* s
         if (sources.of_row) power *= sources.scales(col + e, smaller(EDGES, count - e));
         store(power, share + e * H);
     }
-    const Floats all = one / folded<H>(sums, [](Floats a, Floats b) { return a + b; });
-    std::memcpy(inverse, &all, H * sizeof(float));
+    const Floats inverse = one / folded<H>(sums, [](Floats a, Floats b) { return a + b; });
+    for (int64_t e = 0; e < count; e += EDGES) store(load(share + e * H) * inverse, share + e * H);
 }
 
 // The same for any number of heads, edge by edge.
 template <>
-__attribute__((noinline)) void attend<0>(const Term& term, int64_t target, float* share,
-                                         float* inverse) {
+__attribute__((noinline)) void attend<0>(const Term& term, int64_t target, float* share) {
     const Edges& edges = term.edges;
     const int64_t heads = term.heads.count, begin = edges.crow[target];
     const int64_t count = edges.crow[target + 1] - begin, last = edges.crow[edges.rows];
@@ -287,8 +293,8 @@ __attribute__((noinline)) void attend<0>(const Term& term, int64_t target, float
     const float *scores = term.heads.scores, *scale = term.rows.scale;
     const float* dst = scores + target * 2 * heads + heads;
     const float slope = term.heads.slope;
-    float top[MOST_HEADS];
-    for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, inverse[h] = 0;
+    float top[MOST_HEADS], sums[MOST_HEADS];
+    for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, sums[h] = 0;
     for (int64_t e = 0; e < count; ++e) {
         if (begin + e + AHEAD < last) {
             __builtin_prefetch(scores + col[e + AHEAD] * 2 * heads);
@@ -311,13 +317,13 @@ __attribute__((noinline)) void attend<0>(const Term& term, int64_t target, float
     for (int64_t k = 0; k < count * heads; ++k) share[k] = exponential(share[k]);
     for (int64_t e = 0; e < count; ++e) {
 #pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) inverse[h] += share[e * heads + h];
+        for (int64_t h = 0; h < heads; ++h) sums[h] += share[e * heads + h];
     }
-    for (int64_t h = 0; h < heads; ++h) inverse[h] = 1 / inverse[h];
-    for (int64_t e = 0; scale && e < count; ++e) {
-        const float s = scale[col[e]];
+    for (int64_t h = 0; h < heads; ++h) sums[h] = 1 / sums[h];
+    for (int64_t e = 0; e < count; ++e) {
+        const float s = scale ? scale[col[e]] : 1.0f;
 #pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] *= s;
+        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] *= s * sums[h];
     }
 }
 
@@ -359,60 +365,51 @@ struct Gathering {
 
 // The sums of all channels, with what each edge counts for, head by head, in `room`.
 template <int FORM>
-BITGNN_INLINE void gather_heads(const Term& term, int64_t target, const Gathering& room,
-                                  float* out) {
+BITGNN_INLINE float gather_heads(const Term& term, int64_t target, const Gathering& room,
+                                 float* out) {
     const Rows& x = term.rows;
     const int64_t heads = term.heads.count, channels = x.width / heads;
     const float* first = room.share - term.edges.crow[target] * heads;
     if (heads == 1) {
-        gather_row<FORM, ADD>(
-            x, term.edges, target, nullptr,
-            [&](int64_t) { return [=](int64_t e, int64_t, int) { return first[e]; }; }, out);
-    } else if (channels % LANES == 0) {
-        gather_row<FORM, ADD>(
-            x, term.edges, target, nullptr,
-            [&](int64_t channel) {
-                return [=](int64_t e, int64_t, int at) {
-                    return first[e * heads + (channel + at) / channels];
-                };
-            },
-            out);
-    } else {
-        gather_row<FORM, ADD>(
-            x, term.edges, target, nullptr,
-            [&](int64_t channel) { return HeadOfLane{first, room.head_of + channel, heads}; }, out);
+        const auto share_at = [&](int64_t) {
+            return [=](int64_t e, int64_t, int) { return first[e]; };
+        };
+        return gather_row<FORM, ADD>(x, term.edges, target, nullptr, share_at, 1.0f, out);
     }
+    if (channels % LANES == 0) {
+        const auto share_at = [&](int64_t channel) {
+            return [=](int64_t e, int64_t, int at) {
+                return first[e * heads + (channel + at) / channels];
+            };
+        };
+        return gather_row<FORM, ADD>(x, term.edges, target, nullptr, share_at, 1.0f, out);
+    }
+    const auto share_at = [&](int64_t channel) {
+        return HeadOfLane{first, room.head_of + channel, heads};
+    };
+    return gather_row<FORM, ADD>(x, term.edges, target, nullptr, share_at, 1.0f, out);
 }
 
 // Attention.
 template <int FORM>
-BITGNN_INLINE void attention_row(const Term& term, int64_t target, const Gathering& room,
-                                 float* out) {
-    const Rows& x = term.rows;
-    const int64_t heads = term.heads.count, channels = x.width / heads;
-    const int64_t begin = term.edges.crow[target];
-    float inverse[MOST_HEADS], *share = room.share;
+BITGNN_INLINE float attention_row(const Term& term, int64_t target, const Gathering& room,
+                                  float* out) {
+    const int64_t heads = term.heads.count, channels = term.rows.width / heads;
     switch (heads) {
-        case 1: attend<1>(term, target, share, inverse); break;
-        case 2: attend<2>(term, target, share, inverse); break;
-        case 4: attend<4>(term, target, share, inverse); break;
-        case 8: attend<8>(term, target, share, inverse); break;
-        default: attend<0>(term, target, share, inverse);
+        case 1: attend<1>(term, target, room.share); break;
+        case 2: attend<2>(term, target, room.share); break;
+        case 4: attend<4>(term, target, room.share); break;
+        case 8: attend<8>(term, target, room.share); break;
+        default: attend<0>(term, target, room.share);
     }
-    gather_heads<FORM>(term, target, room, out);
-    const bool alone = term.edges.crow[target + 1] == begin;  // no edge: zeros, not 0 * inf
-    for (int64_t h = 0; h < heads; ++h) {
-        const float by = alone ? 0.0f : inverse[h];
-#pragma omp simd
-        for (int64_t c = 0; c < channels; ++c) out[h * channels + c] *= by;
+    const float most = gather_heads<FORM>(term, target, room, out);
+    if (!term.heads.mean || heads == 1) return most;
+    for (int64_t c = 0; c < channels; ++c) {
+        float sum = 0;
+        for (int64_t h = 0; h < heads; ++h) sum += out[h * channels + c];
+        out[c] = sum / static_cast<float>(heads);
     }
-    if (term.heads.mean && heads > 1) {
-        for (int64_t c = 0; c < channels; ++c) {
-            float sum = 0;
-            for (int64_t h = 0; h < heads; ++h) sum += out[h * channels + c];
-            out[c] = sum / static_cast<float>(heads);
-        }
-    }
+    return largest(out, channels);
 }
 
 // The width of what a term makes of its edges.
@@ -422,19 +419,18 @@ BITGNN_INLINE int64_t gathered_width(const Term& term) {
 }
 
 template <int FORM>
-BITGNN_INLINE void gathered(const Term& term, int64_t target, const Gathering& room, float* out) {
-    switch (term.heads.count) {
-        case 0: aggregate_row<FORM>(term, target, out); break;
-        default: attention_row<FORM>(term, target, room, out);
-    }
+BITGNN_INLINE float gathered(const Term& term, int64_t target, const Gathering& room, float* out) {
+    return term.heads.count ? attention_row<FORM>(term, target, room, out)
+                            : aggregate_row<FORM>(term, target, out);
 }
 
-__attribute__((noinline)) void gather(const Term& term, int64_t target, const Gathering& room,
-                                      float* out) {
+// What a term makes of the edges of a target. Returns the largest |x| of it.
+__attribute__((noinline)) float gather(const Term& term, int64_t target, const Gathering& room,
+                                       float* out) {
     switch (term.rows.form) {
-        case INT8: gathered<INT8>(term, target, room, out); break;
-        case INT16: gathered<INT16>(term, target, room, out); break;
-        default: gathered<NUMBERS>(term, target, room, out);
+        case INT8: return gathered<INT8>(term, target, room, out);
+        case INT16: return gathered<INT16>(term, target, room, out);
+        default: return gathered<NUMBERS>(term, target, room, out);
     }
 }
 

@@ -134,6 +134,12 @@ BITGNN_INLINE Scale scale_in(int form, float most, Quantize q) {
     return form == INT16 ? scale_for(most, HIGH_16, LEAST) : scale_for(most, q.high, q.eps);
 }
 
+// Numbers of a row, and the largest |x| of them.
+struct Numbers {
+    const float* x;
+    float most;
+};
+
 // Holds a block of rows as integers. make(r) returns the numbers of row r, and leaves those of the
 // row before it where they are: that one is written while the processor finds the scale of this one.
 template <class Make>
@@ -152,12 +158,11 @@ BITGNN_INLINE void hold(const Term& term, int64_t width, int64_t rows, const Mak
         }
     };
     for (int64_t r = 0; r < rows; ++r) {
-        const float* row = make(r);
-        const float most = largest(row, width);
-        const Scale next = term.hold == INT16 ? scale_for(most, HIGH_SPLIT, LEAST)
-                                              : scale_for(most, term.quantize.high, term.quantize.eps);
+        const Numbers row = make(r);
+        const Quantize q = term.hold == INT16 ? Quantize{HIGH_SPLIT, 0, LEAST} : term.quantize;
+        const Scale next = scale_for(row.most, q.high, q.eps);
         if (r) write(r - 1);
-        before = row, scale = next;
+        before = row.x, scale = next;
     }
     if (rows) write(rows - 1);
 }
@@ -287,8 +292,8 @@ BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpack
         width = gathered_width(term);
         const auto gathered = [&](int64_t r, int64_t place) __attribute__((always_inline)) {
             float* row = work.row + place * work.deep;
-            gather(term, from + r, room, row);
-            return row;
+            const float most = gather(term, from + r, room, row);
+            return Numbers{row, most};
         };
         if (integers) {
             hold(term, width, rows, [&](int64_t r) { return gathered(r, r % 2); }, held);
@@ -300,7 +305,11 @@ BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpack
     } else if (own.form == NUMBERS) {
         numbers = static_cast<const float*>(own.values), stride = own.stride;
         if (integers) {
-            hold(term, width, rows, [&](int64_t r) { return numbers + r * stride; }, held);
+            const auto row = [&](int64_t r) __attribute__((always_inline)) {
+                const float* x = numbers + r * stride;
+                return Numbers{x, largest(x, width)};
+            };
+            hold(term, width, rows, row, held);
         }
     } else {
         for (int64_t r = 0; r < rows; ++r) numbers_of(own, r, work.row + r * work.deep);
@@ -352,10 +361,7 @@ BITGNN_INLINE float finish_row(const Stage& stage, const float* other, const X& 
         elu(y, stage.width, slope);
         return largest(y, stage.width);
     }
-    const std::int32_t bits = largest_of(most);
-    float found;
-    std::memcpy(&found, &bits, sizeof found);
-    return found;
+    return magnitude(most);
 }
 
 // Writes a row, by the caches or not.

@@ -40,6 +40,14 @@ BITGNN_INLINE T largest(const T* x, int64_t count) {
     return out;
 }
 
+// The same of the bits of numbers without a sign, in a vector.
+BITGNN_INLINE float magnitude(NativeInts most) {
+    const std::int32_t bits = largest_of(most);
+    float out;
+    std::memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
 #if defined(__AVX512F__)
 BITGNN_INLINE float largest(const float* x, int64_t count) {
     Ints most = Ints{};
@@ -50,10 +58,7 @@ BITGNN_INLINE float largest(const float* x, int64_t count) {
     };
     for (; k + LANES <= count; k += LANES) take(load(x + k));
     if (k < count) take(load(x + k, count - k));
-    const std::int32_t bits = largest_of(most);
-    float out;
-    std::memcpy(&out, &bits, sizeof out);
-    return out;
+    return magnitude(most);
 }
 #endif
 

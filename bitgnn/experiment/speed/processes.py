@@ -21,6 +21,7 @@ from bitgnn.experiment.speed.case import Case
 from bitgnn.experiment.speed.sides import ALLOCATORS, Side
 
 TURN = 0.05  # seconds that a turn lasts at least
+WARM = 3.0  # seconds of a call that is too long for another one, untimed, before it
 PAUSE = 0.005  # between turns, for threads of the one before to fall asleep
 PATIENCE = 120  # seconds to wait for a process to start
 
@@ -105,10 +106,11 @@ class Process:
         return found
 
     def turn(self, seconds: float) -> float:
-        """Returns the median time of the calls of a turn, where one call takes about so long."""
+        """Returns the median time of the calls of a turn, where one call takes about so long. An
+        untimed one comes first: what the turn before has left in the caches is not its own."""
         time.sleep(PAUSE)
         count = max(1, min(200, round(TURN / seconds)))
-        return statistics.median(self.ask("run", count=count, warm=seconds < TURN)["seconds"])
+        return statistics.median(self.ask("run", count=count, warm=seconds < WARM)["seconds"])
 
     def close(self) -> None:
         """Ends it."""
