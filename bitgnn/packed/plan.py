@@ -250,8 +250,8 @@ class _Stages:
             return Term(View(linear.inputs[0]), step, weight=linear)
         if self.exact or linear.attrs["bits"] != 1.58 or how is None:
             return None
-        # Sums of an input are held in 16 bits, and multiplied twice; where that saves few bytes, the
-        # product comes first.
+        # Sums of an input are held in 16 bits, and multiplied twice; where that saves few bytes,
+        # the product comes first.
         size = n if attend is not None else 2 * n
         if (_lines(k), k) >= (_lines(size), n):
             return None
@@ -373,8 +373,8 @@ def _passes(stages: Sequence[Stage], nodes: Sequence[str]) -> Iterator[list[Stag
 
 
 def attention_vectors(step: Step, weight: Step | None) -> Tensor:
-    r"""Returns two vectors, of sources and of targets, whose inner products with a row, head by head
-    of its channels, are its scores.
+    r"""Returns two vectors, of sources and of targets, whose inner products with a row, head by
+    head of its channels, are its scores.
 
     Args:
         step (Step): The attention.

@@ -129,9 +129,7 @@ def bags(rows, columns, share, seed=0):
     exact=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_sparse_features_are_dense_ones(
-    layer, rows, columns, width, share, positive, exact, seed
-):
+def test_sparse_features_are_dense_ones(layer, rows, columns, width, share, positive, exact, seed):
     torch.manual_seed(seed)
     program = pack(ONE_LAYER[layer](columns, width).eval()).program
     x, (_, edge_index) = bags(rows, columns, share, seed), inputs(rows, 1, 300, seed)
