@@ -155,7 +155,8 @@ BITGNN_INLINE float gather_row(const Rows& x, const Edges& edges, int64_t target
         }
         put_whole<MEET>(sums, whole, most, out + channel);
     }
-    return magnitude(most);
+    // Integers are filled up with zeros; after numbers there may be anything.
+    return FORM == NUMBERS ? largest(out, x.width) : magnitude(most);
 }
 
 // The weighted sum, mean or maximum.
