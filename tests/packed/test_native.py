@@ -191,6 +191,30 @@ def test_rows_are_rounded_to_the_last_bit(rows, width, bits, full_range, kind, s
     assert torch.equal(found, expected * scale)
 
 
+def test_what_an_earlier_run_has_left_counts_for_nothing():
+    # The values of 17 columns lie half a row apart in the two runs.
+    generator = torch.Generator().manual_seed(12)
+    first, second = (torch.randn(n, k, generator=generator) for n, k in ((7, 17), (17, 7)))
+    ternary = torch.randint(-1, 2, (9, 17), generator=generator, dtype=torch.int8)
+
+    def linear(read, weight, bits=None, **scale):
+        attrs = {"bits": bits, "rescale_bias": False}
+        return Step("linear", (read,), attrs=attrs, tensors={"weight": weight, **scale})
+
+    def gathered(read):
+        yield Step("act", (read,), attrs={"kind": "relu"})
+        yield Step("aggregate", (read + 1,), attrs={"reduce": "sum"}, edges=Edges())
+
+    quantize = Step("quantize", (6,), attrs={"bits": 8, "full_range": False, "eps": 1e-8})
+    steps = [linear(0, first), *gathered(1), linear(3, second), *gathered(4), quantize]
+    program = Program((*steps, linear(7, ternary, 1.58, scale=torch.ones(1))))
+    run = NativeProgram(program, 17)
+    for rows, size in ((90, 1e6), (40, 1.0)):
+        x, edge_index = inputs(rows, 17, 4 * rows)
+        graph = prepare(edge_index, rows)
+        assert_close(run(size * x, graph), reference.run(program, size * x, graph), True)
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_features_of_any_size(size):
     for name in ("linear", "gcn", "sage"):
