@@ -15,17 +15,12 @@ constexpr int64_t TARGETS = 16;  // that a thread takes at once
 BITGNN_INLINE double exponential(double x) { return std::exp(x); }
 
 BITGNN_INLINE std::int32_t truncated(float x) { return static_cast<std::int32_t>(x); }
-BITGNN_INLINE Ints truncated(Floats x) { return __builtin_convertvector(x, Ints); }
+BITGNN_INLINE NativeInts truncated(Native x) { return __builtin_convertvector(x, NativeInts); }
 
-// exp(x) for x <= 0 to 2 units in the last place: 2^n e^r with |r| <= ln(2) / 2, the latter by its
-// Taylor polynomial. Of a number, or of each one in a vector; in a loop over numbers, the compiler
-// makes vectors of it.
+// e^(x - n ln(2)) for the n that leaves least, by its Taylor polynomial.
 template <class T>
-BITGNN_INLINE T exponential(T x) {
-    constexpr float lowest = -87.0f, rounding = 0x1.8p23f;
-    const T bounded = x < lowest ? T{} + lowest : x;  // NaN stays
-    const T n = (bounded * 1.44269504f + rounding) - rounding;
-    const T r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+BITGNN_INLINE T rest_of_power(T x, T n) {
+    const T r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     T sum = T{} + 1.0f / 5040;
     sum = sum * r + 1.0f / 720;
     sum = sum * r + 1.0f / 120;
@@ -33,12 +28,29 @@ BITGNN_INLINE T exponential(T x) {
     sum = sum * r + 1.0f / 6;
     sum = sum * r + 0.5f;
     sum = sum * r + 1.0f;
-    sum = sum * r + 1.0f;
+    return sum * r + 1.0f;
+}
+
+// exp(x) for x <= 88 to 2 units in the last place: 2^n e^r with |r| <= ln(2) / 2. Of a number, or of
+// each one in a vector; in a loop over numbers, the compiler makes vectors of it.
+template <class T>
+BITGNN_INLINE T exponential(T x) {
+    constexpr float lowest = -87.0f, highest = 88.0f, rounding = 0x1.8p23f;
+    T bounded = x < lowest ? T{} + lowest : x;  // NaN stays
+    bounded = bounded > highest ? T{} + highest : bounded;
+    const T n = (bounded * 1.44269504f + rounding) - rounding;
     const auto exponent = (truncated(n) + 127) << 23;
     T power;
     std::memcpy(&power, &exponent, sizeof power);
-    return sum * power;
+    return rest_of_power(bounded, n) * power;
 }
+
+#if defined(__AVX512F__)
+BITGNN_INLINE Native exponential(Native x) {
+    const __m512 n = _mm512_roundscale_ps((__m512)(x * 1.44269504f), _MM_FROUND_TO_NEAREST_INT);
+    return (Native)_mm512_scalef_ps((__m512)rest_of_power(x, (Native)n), n);
+}
+#endif
 
 // The inner products of two rows, head by head.
 template <class T, int H, int C>

@@ -140,6 +140,13 @@ Rows Engine::rows_of(int number) const {
     return found;
 }
 
+Scores Engine::scores_of(int number) const {
+    if (number == NONE) return Scores{};
+    const Value& value = values_[static_cast<std::size_t>(number)];
+    float* src = static_cast<float*>(rows_of(number).values);
+    return {src, src + value.rows * value.width / 2};
+}
+
 void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edges>& edges,
                  const std::vector<std::uintptr_t>& wanted, const std::vector<std::int64_t>& rows,
                  int threads) {
@@ -176,7 +183,7 @@ void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edg
                                   values_[std::size_t(from.numbers)].place == WANTED;
                 const Rows form = stage.integers;  // of what is handed on
                 stage.integers = from.integers == NONE ? form : rows_of(from.integers);
-                stage.scores = static_cast<float*>(rows_of(from.scores).values);
+                stage.scores = scores_of(from.scores);
                 if (from.node != NONE) stage.node = edges.at(std::size_t(from.node)).node;
                 for (std::size_t t = 0; t < from.terms.size(); ++t) {
                     const TermOf& term = from.terms[t];
@@ -185,8 +192,7 @@ void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edg
                     if (term.edges != NONE) {
                         stage.terms[t].edges = edges.at(static_cast<std::size_t>(term.edges));
                     }
-                    stage.terms[t].heads.scores =
-                        static_cast<const float*>(rows_of(term.scores).values);
+                    stage.terms[t].heads.scores = scores_of(term.scores);
                 }
             }
             passes.push_back(pass);

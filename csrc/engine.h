@@ -73,6 +73,7 @@ private:
 
     std::int64_t lay_out();
     Rows rows_of(int value) const;
+    Scores scores_of(int value) const;
     void needed(int value, int pass);
 
     std::vector<Value> values_;

@@ -6,8 +6,8 @@
 
 #include "kernels.h"
 #include "common.inl"
-#include "attention.inl"
 #include "rows.inl"
+#include "softmax.inl"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -21,6 +21,8 @@ constexpr int HELD = 16;
 #else
 constexpr int HELD = 4;
 #endif
+
+constexpr int HELD_VECTORS = HELD * LANES / NATIVE;
 
 template <int FORM>
 using Value = std::conditional_t<FORM == INT8, std::int8_t,
@@ -73,8 +75,7 @@ template <int MEET>
 BITGNN_INLINE void put_whole(Native x, float whole, NativeInts& most, float* out) {
     if constexpr (MEET == ADD) x *= whole;
     put(x, out);
-    const NativeInts bits = (NativeInts)x & 0x7fffffff;
-    most = bits > most ? bits : most;
+    rise_to(x, most);
 }
 
 // `whole` times the sums of V vectors of channels: share(edge, source, at) is what those from one of
@@ -188,146 +189,6 @@ BITGNN_INLINE float aggregate_row(const Term& term, int64_t target, float* out) 
     return gather_row<FORM, ADD>(x, edges, target, of_source, share_at, whole, out);
 }
 
-// What attention reads of the sources of as many edges as there are, at most those of a vector: the
-// scores of their H heads, and for each head the scale of the row.
-template <int H>
-struct Sources {
-    static constexpr int EDGES = LANES / H;
-    const float *of_heads, *of_row;  // (nodes, 2 H) and (nodes), the latter or null
-
-    BITGNN_INLINE void prefetch(std::int32_t source) const {
-        __builtin_prefetch(of_heads + int64_t(source) * 2 * H);
-        if (of_row) __builtin_prefetch(of_row + source);
-    }
-#if defined(__AVX512F__)
-    // What lies in a table of rows of that many bytes, of which each head reads a number of its own
-    // or all the same.
-    template <int BYTES>
-    BITGNN_INLINE static Floats gathered(const float* table, const std::int32_t* col,
-                                         int64_t count) {
-        const auto mask = static_cast<__mmask16>((1u << count) - 1);
-        const __m512i sources = _mm512_maskz_loadu_epi32(mask, col);
-        return (Floats)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, sources, table, BYTES);
-    }
-    BITGNN_INLINE static Floats both(__m256 first, __m256 second) {
-        return (Floats)_mm512_insertf32x8(_mm512_castps256_ps512(first), second, 1);
-    }
-#endif
-
-    BITGNN_INLINE Floats scores(const std::int32_t* col, int64_t count) const {
-#if defined(__AVX512F__)
-        if constexpr (H == 1) return gathered<8>(of_heads, col, count);
-        if constexpr (H == 8) {
-            const std::int32_t other = col[count > 1];
-            return both(_mm256_loadu_ps(of_heads + int64_t(*col) * 2 * H),
-                        _mm256_loadu_ps(of_heads + int64_t(other) * 2 * H));
-        }
-#endif
-        float out[LANES] = {};
-        for (int64_t e = 0; e < count; ++e) {
-            for (int h = 0; h < H; ++h) out[e * H + h] = of_heads[int64_t(col[e]) * 2 * H + h];
-        }
-        return load(out);
-    }
-
-    BITGNN_INLINE Floats scales(const std::int32_t* col, int64_t count) const {
-#if defined(__AVX512F__)
-        if constexpr (H == 1) return gathered<4>(of_row, col, count);
-        if constexpr (H == 8) {
-            return both(_mm256_set1_ps(of_row[*col]), _mm256_set1_ps(of_row[col[count > 1]]));
-        }
-#endif
-        float out[LANES] = {};
-        for (int64_t e = 0; e < count; ++e) {
-            for (int h = 0; h < H; ++h) out[e * H + h] = of_row[col[e]];
-        }
-        return load(out);
-    }
-};
-
-// What the edges of a target count for: (edges, heads), filled up to a vector. A vector holds all H
-// heads of several edges.
-template <int H>
-__attribute__((noinline)) void attend(const Term& term, int64_t target, float* share) {
-    constexpr int EDGES = Sources<H>::EDGES;
-    const Edges& edges = term.edges;
-    const int64_t begin = edges.crow[target], count = edges.crow[target + 1] - begin;
-    const int64_t rest = edges.crow[edges.rows] - begin;
-    const std::int32_t* col = edges.col + begin;
-    const Sources<H> sources{term.heads.scores, term.rows.scale};
-    const Floats slope = Floats{} + term.heads.slope, one = Floats{} + 1.0f;
-    const Floats below = Floats{} - INFINITY, lane = counted();
-    float own[LANES];
-    for (int k = 0; k < LANES; ++k) own[k] = term.heads.scores[target * 2 * H + H + k % H];
-    const Floats dst = load(own);
-    Floats top = below;
-    for (int64_t e = 0; e < count; e += EDGES) {
-        for (int64_t k = e + AHEAD; k < smaller(e + AHEAD + EDGES, rest); ++k) {
-            sources.prefetch(col[k]);
-        }
-        const int64_t these = smaller(EDGES, count - e);
-        Floats score = sources.scores(col + e, these) + dst;
-        score *= score > 0 ? one : slope;
-        score = lane < static_cast<float>(these * H) ? score : below;
-        store(score, share + e * H);
-        top = score > top ? score : top;
-    }
-    top = folded<H>(top, [](Floats a, Floats b) { return a > b ? a : b; });
-    Floats sums = Floats{};
-    for (int64_t e = 0; e < count; e += EDGES) {
-        Floats power = exponential(load(share + e * H) - top);
-        sums += power;
-        if (sources.of_row) power *= sources.scales(col + e, smaller(EDGES, count - e));
-        store(power, share + e * H);
-    }
-    const Floats inverse = one / folded<H>(sums, [](Floats a, Floats b) { return a + b; });
-    for (int64_t e = 0; e < count; e += EDGES) store(load(share + e * H) * inverse, share + e * H);
-}
-
-// The same for any number of heads, edge by edge.
-template <>
-__attribute__((noinline)) void attend<0>(const Term& term, int64_t target, float* share) {
-    const Edges& edges = term.edges;
-    const int64_t heads = term.heads.count, begin = edges.crow[target];
-    const int64_t count = edges.crow[target + 1] - begin, last = edges.crow[edges.rows];
-    const std::int32_t* col = edges.col + begin;
-    const float *scores = term.heads.scores, *scale = term.rows.scale;
-    const float* dst = scores + target * 2 * heads + heads;
-    const float slope = term.heads.slope;
-    float top[MOST_HEADS], sums[MOST_HEADS];
-    for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, sums[h] = 0;
-    for (int64_t e = 0; e < count; ++e) {
-        if (begin + e + AHEAD < last) {
-            __builtin_prefetch(scores + col[e + AHEAD] * 2 * heads);
-            if (scale) __builtin_prefetch(scale + col[e + AHEAD]);
-        }
-        const float* src = scores + int64_t(col[e]) * 2 * heads;
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) {
-            const float score = src[h] + dst[h];
-            const float s = score * (score > 0 ? 1.0f : slope);
-            share[e * heads + h] = s;
-            top[h] = s > top[h] ? s : top[h];
-        }
-    }
-    for (int64_t e = 0; e < count; ++e) {
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] -= top[h];
-    }
-#pragma omp simd
-    for (int64_t k = 0; k < count * heads; ++k) share[k] = exponential(share[k]);
-    for (int64_t e = 0; e < count; ++e) {
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) sums[h] += share[e * heads + h];
-    }
-    for (int64_t h = 0; h < heads; ++h) sums[h] = 1 / sums[h];
-    for (int64_t e = 0; e < count; ++e) {
-        const float s = scale ? scale[col[e]] : 1.0f;
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] *= s * sums[h];
-    }
-}
-
 // What each lane of a vector counts for, where heads end within vectors.
 struct HeadOfLane {
     const float* first;
@@ -357,12 +218,89 @@ BITGNN_INLINE void list_heads(const Term& term, std::int32_t* head_of) {
     }
 }
 
-// What a thread needs for its sums over edges: room for what the edges of a target count for, and
-// the head of each channel.
+// What a thread needs for its sums over edges: room for what edges count for, here those of targets
+// from `first` to `last` - 1, and the head of each channel.
 struct Gathering {
     float* share;
+    int64_t first, last;
     std::int32_t* head_of;
 };
+
+// Where vector v of the V of a head begins: the last one ends where the head does.
+template <int V>
+BITGNN_INLINE int64_t place_in_head(int v, int64_t channels) {
+    return v + 1 < V ? v * NATIVE : channels - NATIVE;
+}
+
+// The sums of K heads from `head` on, each as V vectors. `share` is what the first edge of all counts
+// for.
+template <int FORM, int V, int K, bool WHOLE>
+BITGNN_INLINE void gather_some(const Term& term, int64_t target, int64_t head, const float* share,
+                               Native (&sums)[K][V]) {
+    using T = Value<FORM>;
+    const Rows& x = term.rows;
+    const Edges& edges = term.edges;
+    const int64_t heads = term.heads.count, channels = WHOLE ? V * NATIVE : x.width / heads;
+    const int64_t last = edges.crow[edges.rows], bytes = K * channels * int64_t(sizeof(T));
+    const T* values = static_cast<const T*>(x.values) + head * channels;
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[k][v] = Native{};
+    }
+    for (int64_t e = edges.crow[target]; e < edges.crow[target + 1]; ++e) {
+        if (e + AHEAD < last) prefetch(values + edges.col[e + AHEAD] * x.stride, bytes);
+        const T* row = values + edges.col[e] * x.stride;
+        const float* each = share + e * heads + head;
+#pragma GCC unroll 16
+        for (int k = 0; k < K; ++k, row += channels) {
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) {
+                sums[k][v] += each[k] * floats(row + place_in_head<V>(v, channels));
+            }
+        }
+    }
+}
+
+// The sums of all heads, or their mean, where V vectors hold the channels of a head.
+template <int FORM, int V>
+BITGNN_INLINE float gather_by_head(const Term& term, int64_t target, const float* share,
+                                   float* out) {
+    const int64_t heads = term.heads.count, channels = term.rows.width / heads;
+    NativeInts most = NativeInts{};
+    const auto write = [&](const Native (&head)[V], float whole, float* to)
+        __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            put_whole<ADD>(head[v], whole, most, to + place_in_head<V>(v, channels));
+        }
+    };
+    Native all[V] = {};
+    int64_t head = 0;
+    const auto take = [&](auto several) __attribute__((always_inline)) {
+        constexpr int K = decltype(several)::value;
+        for (; head + K <= heads; head += K) {
+            Native sums[K][V];
+            if (channels == V * NATIVE) {
+                gather_some<FORM, V, K, true>(term, target, head, share, sums);
+            } else {
+                gather_some<FORM, V, K, false>(term, target, head, share, sums);
+            }
+#pragma GCC unroll 16
+            for (int k = 0; k < K; ++k) {
+                if (!term.heads.mean) write(sums[k], 1.0f, out + (head + k) * channels);
+#pragma GCC unroll 4
+                for (int v = 0; v < V; ++v) all[v] += sums[k][v];
+            }
+        }
+    };
+    constexpr int MANY = V == 1 ? HELD_VECTORS : V < 4 && NATIVE == LANES ? HELD_VECTORS / 2 : HELD_VECTORS / 4;
+    take(std::integral_constant<int, MANY>{});
+    take(std::integral_constant<int, MANY / 2>{});
+    if constexpr (MANY > 2) take(std::integral_constant<int, 1>{});
+    if (term.heads.mean) write(all, 1.0f / static_cast<float>(heads), out);
+    return magnitude(most);
+}
 
 // The sums of all channels, with what each edge counts for, head by head, in `room`.
 template <int FORM>
@@ -370,47 +308,44 @@ BITGNN_INLINE float gather_heads(const Term& term, int64_t target, const Gatheri
                                  float* out) {
     const Rows& x = term.rows;
     const int64_t heads = term.heads.count, channels = x.width / heads;
-    const float* first = room.share - term.edges.crow[target] * heads;
+    const float* first = room.share - term.edges.crow[room.first] * heads;
     if (heads == 1) {
         const auto share_at = [&](int64_t) {
             return [=](int64_t e, int64_t, int) { return first[e]; };
         };
         return gather_row<FORM, ADD>(x, term.edges, target, nullptr, share_at, 1.0f, out);
     }
-    if (channels % LANES == 0) {
-        const auto share_at = [&](int64_t channel) {
-            return [=](int64_t e, int64_t, int at) {
-                return first[e * heads + (channel + at) / channels];
-            };
-        };
-        return gather_row<FORM, ADD>(x, term.edges, target, nullptr, share_at, 1.0f, out);
+    if (channels >= NATIVE) {
+        switch ((channels + NATIVE - 1) / NATIVE) {
+            case 1: return gather_by_head<FORM, 1>(term, target, first, out);
+            case 2: return gather_by_head<FORM, 2>(term, target, first, out);
+            case 3: return gather_by_head<FORM, 3>(term, target, first, out);
+            case 4: return gather_by_head<FORM, 4>(term, target, first, out);
+            default: break;
+        }
     }
     const auto share_at = [&](int64_t channel) {
         return HeadOfLane{first, room.head_of + channel, heads};
     };
-    return gather_row<FORM, ADD>(x, term.edges, target, nullptr, share_at, 1.0f, out);
-}
-
-// Attention.
-template <int FORM>
-BITGNN_INLINE float attention_row(const Term& term, int64_t target, const Gathering& room,
-                                  float* out) {
-    const int64_t heads = term.heads.count, channels = term.rows.width / heads;
-    switch (heads) {
-        case 1: attend<1>(term, target, room.share); break;
-        case 2: attend<2>(term, target, room.share); break;
-        case 4: attend<4>(term, target, room.share); break;
-        case 8: attend<8>(term, target, room.share); break;
-        default: attend<0>(term, target, room.share);
-    }
-    const float most = gather_heads<FORM>(term, target, room, out);
-    if (!term.heads.mean || heads == 1) return most;
+    const float most =
+        gather_row<FORM, ADD>(x, term.edges, target, nullptr, share_at, 1.0f, out);
+    if (!term.heads.mean) return most;
     for (int64_t c = 0; c < channels; ++c) {
         float sum = 0;
         for (int64_t h = 0; h < heads; ++h) sum += out[h * channels + c];
         out[c] = sum / static_cast<float>(heads);
     }
     return largest(out, channels);
+}
+
+// Attention. `last` is the target after those that will be asked for.
+template <int FORM>
+BITGNN_INLINE float attention_row(const Term& term, int64_t target, int64_t last, Gathering& room,
+                                  float* out) {
+    if (target >= room.last) {
+        room.first = target, room.last = attend(term, target, last, room.share);
+    }
+    return gather_heads<FORM>(term, target, room, out);
 }
 
 // The width of what a term makes of its edges.
@@ -420,18 +355,20 @@ BITGNN_INLINE int64_t gathered_width(const Term& term) {
 }
 
 template <int FORM>
-BITGNN_INLINE float gathered(const Term& term, int64_t target, const Gathering& room, float* out) {
-    return term.heads.count ? attention_row<FORM>(term, target, room, out)
+BITGNN_INLINE float gathered(const Term& term, int64_t target, int64_t last, Gathering& room,
+                             float* out) {
+    return term.heads.count ? attention_row<FORM>(term, target, last, room, out)
                             : aggregate_row<FORM>(term, target, out);
 }
 
-// What a term makes of the edges of a target. Returns the largest |x| of it.
-__attribute__((noinline)) float gather(const Term& term, int64_t target, const Gathering& room,
-                                       float* out) {
+// What a term makes of the edges of a target, one of those up to `last`, that are asked for one after
+// the other. Returns the largest |x| of it.
+__attribute__((noinline)) float gather(const Term& term, int64_t target, int64_t last,
+                                       Gathering& room, float* out) {
     switch (term.rows.form) {
-        case INT8: return gathered<INT8>(term, target, room, out);
-        case INT16: return gathered<INT16>(term, target, room, out);
-        default: return gathered<NUMBERS>(term, target, room, out);
+        case INT8: return gathered<INT8>(term, target, last, room, out);
+        case INT16: return gathered<INT16>(term, target, last, room, out);
+        default: return gathered<NUMBERS>(term, target, last, room, out);
     }
 }
 

@@ -77,10 +77,15 @@ struct Edges {
     std::int64_t rows, most;  // `most` edges of one target
 };
 
+// The scores of nodes as sources and as targets of an attention: (nodes, heads).
+struct Scores {
+    float *src, *dst;
+};
+
 // Attention of several heads over edges: a softmax over those of each target of
-// leaky_relu(src + dst), where scores are (nodes, 2 heads), those of sources first.
+// leaky_relu(src + dst).
 struct Heads {
-    const float* scores;
+    Scores scores;
     std::int64_t count;  // 0: there is none
     float slope;
     bool mean;  // of heads, instead of one beside the other
@@ -125,7 +130,7 @@ struct Stage {
     const float* vectors;  // (2, width)
     std::int64_t attends;  // heads; 0: there is no attention
     bool rounded;
-    float* scores;  // (rows, 2, heads)
+    Scores scores;
 };
 
 // All that is done for a block of rows while it is in the cache.

@@ -82,7 +82,7 @@ Work lay_out(const Pass& pass, Room& room) {
         rows.scale = room.take<float>(BLOCK);
         rows.sum = room.take<std::int32_t>(BLOCK);
     }
-    float* share = room.take<float>(edges + LANES);
+    float* share = room.take<float>(edges > ATTENDED ? edges : ATTENDED);
     for (auto& of_stage : work.gathering) {
         for (Gathering& each : of_stage) each.share = share;
     }
@@ -134,37 +134,49 @@ BITGNN_INLINE Scale scale_in(int form, float most, Quantize q) {
     return form == INT16 ? scale_for(most, HIGH_16, LEAST) : scale_for(most, q.high, q.eps);
 }
 
+// Makes rows and writes each while the processor finds the scale of the next: make(r) returns what
+// write(r, made) needs to know, and leaves what it has made of the row before where it is.
+template <class Make, class Write>
+BITGNN_INLINE void one_behind(int64_t rows, const Make& make, const Write& write) {
+    decltype(make(0)) made{};
+    for (int64_t r = 0; r < rows; ++r) {
+        const auto next = make(r);
+        if (r) write(r - 1, made);
+        made = next;
+    }
+    if (rows) write(rows - 1, made);
+}
+
 // Numbers of a row, and the largest |x| of them.
 struct Numbers {
     const float* x;
     float most;
 };
 
-// Holds a block of rows as integers. make(r) returns the numbers of row r, and leaves those of the
-// row before it where they are: that one is written while the processor finds the scale of this one.
+// Holds a block of rows as integers. make(r) returns the numbers of row r; see `one_behind`.
 template <class Make>
 BITGNN_INLINE void hold(const Term& term, int64_t width, int64_t rows, const Make& make,
                         const Held& held) {
-    const float* before = nullptr;
-    Scale scale{};
-    const auto write = [&](int64_t r) __attribute__((always_inline)) {
+    struct Made {
+        const float* x;
+        Scale scale;
+    };
+    const Quantize q = term.hold == INT16 ? Quantize{HIGH_SPLIT, 0, LEAST} : term.quantize;
+    const auto scaled = [&](int64_t r) __attribute__((always_inline)) {
+        const Numbers row = make(r);
+        return Made{row.x, scale_for(row.most, q.high, q.eps)};
+    };
+    const auto write = [&](int64_t r, Made made) __attribute__((always_inline)) {
         std::int8_t* high = held.high + r * held.stride;
-        held.scale[r] = scale.s;
+        held.scale[r] = made.scale.s;
         if (term.hold == INT16) {
-            split_row(before, width, scale, high, held.low + r * held.stride, held.stride,
+            split_row(made.x, width, made.scale, high, held.low + r * held.stride, held.stride,
                       held.sum + r);
         } else {
-            quantize_row(before, width, scale, term.quantize, high, held.stride, held.sum + r);
+            quantize_row(made.x, width, made.scale, q, high, held.stride, held.sum + r);
         }
     };
-    for (int64_t r = 0; r < rows; ++r) {
-        const Numbers row = make(r);
-        const Quantize q = term.hold == INT16 ? Quantize{HIGH_SPLIT, 0, LEAST} : term.quantize;
-        const Scale next = scale_for(row.most, q.high, q.eps);
-        if (r) write(r - 1);
-        before = row.x, scale = next;
-    }
-    if (rows) write(rows - 1);
+    one_behind(rows, scaled, write);
 }
 
 // What waits to be added by what finishes a stage, or by a term after it: a product of integers that
@@ -176,8 +188,8 @@ struct Pending {
     const float* elsewhere;
     int64_t stride;  // of those
     const Term* sums;
-    int64_t from;  // the first row
-    const Gathering* room;
+    int64_t from, last;  // of the rows that are wanted, the first and the one after them
+    Gathering* room;
 };
 
 // What a row is: what is there, a product of integers, or their sum.
@@ -204,7 +216,7 @@ BITGNN_INLINE auto with_row(const Work& work, const Pending& pending, int64_t r,
     const float* there = work.result + r * work.wide;
     if (pending.elsewhere) there = pending.elsewhere + r * pending.stride;
     if (pending.sums) {
-        gather(*pending.sums, pending.from + r, *pending.room, work.row);
+        gather(*pending.sums, pending.from + r, pending.last, *pending.room, work.row);
         there = work.row;
     }
     if (!pending.scales) return use(Row<true, false>{there, {}, {}, {}, {}});
@@ -213,14 +225,6 @@ BITGNN_INLINE auto with_row(const Work& work, const Pending& pending, int64_t r,
     const float scale = pending.scale[r];
     if (pending.first) return use(Row<false, true>{there, pending.scales, sums, scale, off});
     return use(Row<true, true>{there, pending.scales, sums, scale, off});
-}
-
-// Calls `use` with the place of each vector of a row, and how many numbers of it are the row's.
-template <class Use>
-BITGNN_INLINE void by_vectors(int64_t width, const Use& use) {
-    int64_t k = 0;
-    for (; k + NATIVE <= width; k += NATIVE) use(k, std::integral_constant<int64_t, NATIVE>{});
-    if (k < width) use(k, width - k);
 }
 
 // Adds what waits to what is there.
@@ -272,7 +276,7 @@ BITGNN_INLINE void add_sparse_product(const Term& term, const Rows& x, int64_t r
 
 // Adds term t of a stage for `rows` rows from `from` on.
 BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpacked,
-                            const Rows& handed, int64_t from, int64_t rows, const Gathering& room,
+                            const Rows& handed, int64_t from, int64_t rows, Gathering& room,
                             Work& work, Pending& pending) {
     const Term& term = stage.terms[t];
     const Weight& w = term.weight;
@@ -284,15 +288,17 @@ BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpack
     Held held = work.held;
     const float* numbers = work.row;
     int64_t width = own.width, stride = work.deep;
+    room.first = room.last = from;
     if (term.aggregates && first && !w.n) {
-        pending.sums = &term, pending.from = from, pending.room = &room;
+        pending.sums = &term, pending.from = from, pending.last = from + rows;
+        pending.room = &room;
         return;
     }
     if (term.aggregates) {
         width = gathered_width(term);
         const auto gathered = [&](int64_t r, int64_t place) __attribute__((always_inline)) {
             float* row = work.row + place * work.deep;
-            const float most = gather(term, from + r, room, row);
+            const float most = gather(term, from + r, from + rows, room, row);
             return Numbers{row, most};
         };
         if (integers) {
@@ -354,8 +360,7 @@ BITGNN_INLINE float finish_row(const Stage& stage, const float* other, const X& 
         if (ACT == RELU) v = v < 0 ? Native{} : v;  // NaN stays
         if (ACT == LEAKY_RELU) v *= v < 0 ? Native{} + slope : Native{} + 1.0f;
         put(v, y + k);
-        const NativeInts bits = (NativeInts)v & 0x7fffffff;
-        most = bits > most ? bits : most;
+        rise_to(v, most);
     });
     if (ACT == ELU) {
         elu(y, stage.width, slope);
@@ -378,19 +383,49 @@ BITGNN_INLINE void write_row(const float* y, int64_t width, bool passes_by, floa
     std::memcpy(to, y, static_cast<std::size_t>(width) * sizeof *y);
 }
 
-// The scores of a row, of sources and then of targets.
-BITGNN_INLINE void score_row(const Stage& stage, const float* y, float* scores) {
-    const int64_t channels = stage.width / stage.attends;
-    const float* vector = stage.vectors;
-    for (int64_t side = 0; side < 2; ++side, vector += stage.width) {
-        for (int64_t head = 0; head < stage.attends; ++head) {
-            const int64_t first = head * channels;
-            Native sums = Native{};
-            by_vectors(channels, [&](int64_t k, auto count) __attribute__((always_inline)) {
-                sums += native(y + first + k, count) * native(vector + first + k, count);
-            });
-            *scores++ = sum_of(sums);
+// The scores of as many heads of a row, V vectors each, as can be summed up together. Returns how many
+// that are.
+template <int V>
+BITGNN_INLINE int64_t score_heads(const Stage& stage, const float* y, float* src, float* dst) {
+    constexpr int HALF = NATIVE / 2;
+    const float *of_src = stage.vectors, *of_dst = stage.vectors + stage.width;
+    int64_t head = 0, k = 0;
+    for (; head + HALF <= stage.attends; head += HALF) {
+        Native all[NATIVE];
+#pragma GCC unroll 8
+        for (int h = 0; h < HALF; ++h) {
+            all[h] = all[HALF + h] = Native{};
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v, k += NATIVE) {
+                all[h] += native(y + k) * native(of_src + k);
+                all[HALF + h] += native(y + k) * native(of_dst + k);
+            }
         }
+        float sums[NATIVE];
+        put(sums_of(all), sums);
+        std::memcpy(src + head, sums, sizeof sums / 2);
+        std::memcpy(dst + head, sums + HALF, sizeof sums / 2);
+    }
+    return head;
+}
+
+// The scores of row r.
+BITGNN_INLINE void score_row(const Stage& stage, const float* y, int64_t r) {
+    const int64_t heads = stage.attends, width = stage.width, channels = width / heads;
+    float *src = stage.scores.src + r * heads, *dst = stage.scores.dst + r * heads;
+    int64_t head = 0;
+    if (channels == NATIVE) head = score_heads<1>(stage, y, src, dst);
+    if (channels == 2 * NATIVE) head = score_heads<2>(stage, y, src, dst);
+    if (channels == 4 * NATIVE) head = score_heads<4>(stage, y, src, dst);
+    for (; head < heads; ++head) {
+        const float *row = y + head * channels, *vector = stage.vectors + head * channels;
+        Native of_src = Native{}, of_dst = Native{};
+        by_vectors(channels, [&](int64_t k, auto count) __attribute__((always_inline)) {
+            const Native x = native(row + k, count);
+            of_src += x * native(vector + k, count);
+            of_dst += x * native(vector + width + k, count);
+        });
+        src[head] = sum_of(of_src), dst[head] = sum_of(of_dst);
     }
 }
 
@@ -406,7 +441,6 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         const Rows own = rows_from(stage.integers, from);
         handed = stage.hands_on ? own : handed;
     }
-    // A row is written while the processor finds the scale of the next one.
     const auto place = [&](int64_t r) __attribute__((always_inline)) {
         return work.line + r % 2 * work.wide;
     };
@@ -452,15 +486,9 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         } else if (stage.hands_on) {
             write(handed, r);
         }
-        if (stage.attends) score_row(stage, y, stage.scores + (from + r) * 2 * stage.attends);
+        if (stage.attends) score_row(stage, y, from + r);
     };
-    Scale scale{};
-    for (int64_t r = 0; r < rows; ++r) {
-        const Scale next = finished(r);
-        if (r) write_all(r - 1, scale);
-        scale = next;
-    }
-    if (rows) write_all(rows - 1, scale);
+    one_behind(rows, finished, write_all);
 }
 
 void run_pass(const Pass& pass, Scratch scratch, int threads) {

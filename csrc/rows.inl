@@ -40,7 +40,13 @@ BITGNN_INLINE T largest(const T* x, int64_t count) {
     return out;
 }
 
-// The same of the bits of numbers without a sign, in a vector.
+// Makes the bits of numbers without a sign those of |x| where these are larger.
+BITGNN_INLINE void rise_to(Native x, NativeInts& most) {
+    const NativeInts bits = (NativeInts)x & 0x7fffffff;
+    most = bits > most ? bits : most;
+}
+
+// The largest of numbers of which these are the bits.
 BITGNN_INLINE float magnitude(NativeInts most) {
     const std::int32_t bits = largest_of(most);
     float out;
@@ -50,14 +56,10 @@ BITGNN_INLINE float magnitude(NativeInts most) {
 
 #if defined(__AVX512F__)
 BITGNN_INLINE float largest(const float* x, int64_t count) {
-    Ints most = Ints{};
-    int64_t k = 0;
-    const auto take = [&](Floats numbers) __attribute__((always_inline)) {
-        const Ints bits = (Ints)numbers & 0x7fffffff;
-        most = bits > most ? bits : most;
-    };
-    for (; k + LANES <= count; k += LANES) take(load(x + k));
-    if (k < count) take(load(x + k, count - k));
+    NativeInts most = NativeInts{};
+    by_vectors(count, [&](int64_t k, auto n) __attribute__((always_inline)) {
+        rise_to(native(x + k, n), most);
+    });
     return magnitude(most);
 }
 #endif

@@ -5,12 +5,6 @@
 #include "common.inl"
 #include "rows.inl"
 
-namespace bitgnn::BITGNN_ISA {
-
-constexpr int64_t TOGETHER = 128;  // values of a row whose products add up in 16 bits
-
-}  // namespace bitgnn::BITGNN_ISA
-
 #if defined(__AVX512VNNI__)
 #include "sparse_vnni.inl"
 #endif
