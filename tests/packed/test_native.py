@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,10 +105,50 @@ def test_models_of_several_layers(name, exact):
     assert_close(*both(DEEP[name](), *inputs(200, 19, 900), exact), exact)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    heads=st.sampled_from([1, 2, 3, 4, 5, 8, 16, 20]),
+    channels=st.sampled_from([1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 40, 48, 63, 64, 65, 130]),
+    concat=st.booleans(),
+    exact=st.booleans(),
+    self_loops=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_attention_of_any_heads_and_channels(heads, channels, concat, exact, self_loops, seed):
+    torch.manual_seed(seed)
+    model = BitGATConv(12, channels, heads=heads, concat=concat, add_self_loops=self_loops)
+    found, expected = both(model, *inputs(40, 12, 200, seed), exact)
+    assert found.shape == expected.shape
+    assert_close(found, expected, exact)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4, 8, 3])
+@pytest.mark.parametrize("factor", [1e2, 1e4])
+def test_attention_with_scores_whose_powers_are_no_numbers(heads, factor):
+    torch.manual_seed(heads)
+    model = BitGATConv(12, 16, heads=heads, negative_slope=1.0)
+    x, edge_index = inputs(40, 12, 200)
+    for sign in (1, -1):  # powers of all edges of a target overflow, or are zero
+        with torch.no_grad():
+            model.att_dst.copy_(sign * factor * torch.rand_like(model.att_dst))
+            model.att_src.copy_(torch.rand_like(model.att_src))
+        found, expected = both(model, x, edge_index, True)
+        assert found.isfinite().all()
+        assert_close(found, expected, True)
+
+
+def test_attention_to_what_is_no_number():
+    x, edge_index = inputs(40, 12, 200)
+    x[3] = float("nan")
+    found, expected = both(BitGATConv(12, 16, heads=8), x, edge_index, True)
+    assert torch.equal(found.isnan(), expected.isnan()) and found.isnan().any()
+
+
 def test_hubs_and_nodes_without_edges():
     x = torch.randn(300, 24)
     hub = torch.stack([torch.arange(300), torch.zeros(300, dtype=torch.long)])
-    for build in (BitGCNConv, BitSAGEConv, BitGATConv):
+    heads = partial(BitGATConv, heads=8, add_self_loops=False)
+    for build in (BitGCNConv, BitSAGEConv, BitGATConv, heads):
         for edges in (hub, hub.flip(0)):
             assert_close(*both(build(24, 16), x, edges, True), True)
 

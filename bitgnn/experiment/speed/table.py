@@ -43,8 +43,9 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 LEFT = ("model", "graph", "PyG's fastest")
 FOOTNOTE = (
-    "Medians of rounds in which all sides take turns, each in a process of its own; ratios are "
-    "medians of ratios of the same round. 'bitgnn' is the packed model, and 'bitgnn 32-bit' the "
+    "Medians of rounds in which all sides take turns, each in a process of its own; a turn begins "
+    "with an untimed call, unless a call takes 3 s; ratios are medians of ratios of the same round."
+    " 'bitgnn' is the packed model, and 'bitgnn 32-bit' the "
     "same kernels with numbers of 32 bits: the ratio to it is what quantization brings, the rest "
     "is what the kernels bring. Peak memory is above that of model and inputs. To prepare a graph"
     " is not part of a call, but where each call gets a new one (request). A training step "
