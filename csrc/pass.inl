@@ -6,7 +6,7 @@
 
 #include "kernels.h"
 #include "common.inl"
-#include "gather.inl"
+#include "heads.inl"
 #include "integers.inl"
 #include "product.inl"
 #include "sparse.inl"
