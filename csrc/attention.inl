@@ -77,39 +77,50 @@ BITGNN_INLINE void inner_products(const T* a, const T* b, int64_t heads, int64_t
     }
 }
 
+// Makes coefficients of the scores of `count` edges, head by head, of which score_of(e)(h) is one before
+// leaky_relu: (count, heads). H heads, or as many as `all` says.
+template <int H, class T, class Scores>
+BITGNN_INLINE void softmax(int64_t all, int64_t count, T slope, const Scores& score_of, T* share) {
+    const int64_t heads = H ? H : all;
+    T top[H ? H : MOST_HEADS], sums[H ? H : MOST_HEADS];
+    for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, sums[h] = 0;
+    for (int64_t e = 0; e < count; ++e) {
+        const auto score_at = score_of(e);
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) {
+            const T score = score_at(h);
+            const T s = score * (score > 0 ? T(1) : slope);
+            share[e * heads + h] = s;
+            top[h] = s > top[h] ? s : top[h];
+        }
+    }
+    for (int64_t e = 0; e < count; ++e) {
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] -= top[h];
+    }
+#pragma omp simd
+    for (int64_t k = 0; k < count * heads; ++k) share[k] = exponential(share[k]);
+    for (int64_t e = 0; e < count; ++e) {
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) sums[h] += share[e * heads + h];
+    }
+    for (int64_t h = 0; h < heads; ++h) sums[h] = 1 / sums[h];
+    for (int64_t e = 0; e < count; ++e) {
+#pragma omp simd
+        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] *= sums[h];
+    }
+}
+
 // The coefficients of the edges of one target: softmax over its neighbors, head by head.
 template <class T, int H>
 BITGNN_INLINE void coefficients(const Attention<T>& a, int64_t target, T* alpha) {
     const int64_t heads = H ? H : a.heads, begin = a.adj.crow[target], end = a.adj.crow[target + 1];
-    const T slope = a.negative_slope;
     const T* dst = a.score_dst + target * heads;
-    T top[H ? H : MOST_HEADS], sum[H ? H : MOST_HEADS];
-    for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, sum[h] = 0;
-    for (int64_t e = begin; e < end; ++e) {
-        const T* src = a.score_src + a.adj.col[e] * heads;
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) {
-            const T score = src[h] + dst[h];
-            const T s = score * (score > 0 ? T(1) : slope);
-            alpha[e * heads + h] = s;
-            top[h] = s > top[h] ? s : top[h];
-        }
-    }
-    for (int64_t e = begin; e < end; ++e) {
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) alpha[e * heads + h] -= top[h];
-    }
-#pragma omp simd
-    for (int64_t k = begin * heads; k < end * heads; ++k) alpha[k] = exponential(alpha[k]);
-    for (int64_t e = begin; e < end; ++e) {
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) sum[h] += alpha[e * heads + h];
-    }
-    for (int64_t h = 0; h < heads; ++h) sum[h] = 1 / sum[h];
-    for (int64_t e = begin; e < end; ++e) {
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) alpha[e * heads + h] *= sum[h];
-    }
+    const auto score_of = [&](int64_t e) __attribute__((always_inline)) {
+        const T* src = a.score_src + a.adj.col[begin + e] * heads;
+        return [=](int64_t h) __attribute__((always_inline)) { return src[h] + dst[h]; };
+    };
+    softmax<H>(heads, end - begin, a.negative_slope, score_of, alpha + begin * heads);
 }
 
 // H heads of C channels; 0 is a number that is not known at compile time.

@@ -39,9 +39,11 @@ typedef float Native __attribute__((vector_size(NATIVE * sizeof(float))));
 typedef std::int32_t NativeInts __attribute__((vector_size(NATIVE * sizeof(float))));
 
 #if defined(__AVX512F__)
-BITGNN_INLINE float largest_of(Native x) { return _mm512_reduce_max_ps((__m512)x); }
+// A mask of the first lanes of a vector.
+BITGNN_INLINE __mmask16 first_lanes(int64_t count) {
+    return static_cast<__mmask16>((1u << count) - 1);
+}
 BITGNN_INLINE std::int32_t largest_of(NativeInts x) { return _mm512_reduce_max_epi32((__m512i)x); }
-BITGNN_INLINE std::int32_t sum_of(NativeInts x) { return _mm512_reduce_add_epi32((__m512i)x); }
 #else
 template <class Vector>
 BITGNN_INLINE auto largest_of(Vector x) {
@@ -74,7 +76,7 @@ BITGNN_INLINE void put(Native x, float* to) { std::memcpy(to, &x, sizeof x); }
 BITGNN_INLINE void put(Native x, float* to, std::integral_constant<int64_t, NATIVE>) { put(x, to); }
 BITGNN_INLINE void put(Native x, float* to, int64_t count) {
 #if defined(__AVX512F__)
-    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)x);
+    _mm512_mask_storeu_ps(to, first_lanes(count), (__m512)x);
 #else
     std::memcpy(to, &x, static_cast<std::size_t>(count) * sizeof *to);
 #endif
@@ -86,7 +88,7 @@ BITGNN_INLINE Native native(const float* x, std::integral_constant<int64_t, NATI
 }
 BITGNN_INLINE Native native(const float* x, int64_t count) {
 #if defined(__AVX512F__)
-    return (Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), x);
+    return (Native)_mm512_maskz_loadu_ps(first_lanes(count), x);
 #else
     Native out = Native{};
     std::memcpy(&out, x, static_cast<std::size_t>(count) * sizeof *x);

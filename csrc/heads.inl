@@ -21,8 +21,7 @@ struct HeadOfLane {
         const std::int32_t* lanes = head_of + at;
 #if defined(__AVX512F__)
         if (heads <= LANES) {
-            const auto here = static_cast<__mmask16>((1u << heads) - 1);
-            const __m512 all = _mm512_maskz_loadu_ps(here, first + e * heads);
+            const __m512 all = _mm512_maskz_loadu_ps(first_lanes(heads), first + e * heads);
             return (Native)_mm512_permutexvar_ps(_mm512_loadu_si512(lanes), all);
         }
 #endif

@@ -17,7 +17,7 @@ constexpr int64_t ATTENDED = 128;
 template <class Count>
 BITGNN_INLINE Native looked_up(const float* table, const std::int32_t* nodes, Count count) {
 #if defined(__AVX512F__)
-    const auto here = static_cast<__mmask16>((1u << count) - 1);
+    const __mmask16 here = first_lanes(count);
     return (Native)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), here,
                                             _mm512_maskz_loadu_epi32(here, nodes), table, 4);
 #else
@@ -83,36 +83,14 @@ BITGNN_INLINE void read_scores(const Term& term, int64_t target, float* to) {
     }
 }
 
-// Makes coefficients of the scores of `count` edges, for any number of heads.
-BITGNN_INLINE void softmax(const Heads& all, int64_t count, float* share) {
-    const int64_t heads = all.count;
-    const float slope = all.slope;
-    float top[MOST_HEADS], sums[MOST_HEADS];
-    for (int64_t h = 0; h < heads; ++h) top[h] = -INFINITY, sums[h] = 0;
-    for (int64_t e = 0; e < count; ++e) {
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) {
-            const float sum = share[e * heads + h];
-            const float score = sum * (sum > 0 ? 1.0f : slope);
-            share[e * heads + h] = score;
-            top[h] = score > top[h] ? score : top[h];
-        }
-    }
-    for (int64_t e = 0; e < count; ++e) {
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] -= top[h];
-    }
-#pragma omp simd
-    for (int64_t k = 0; k < count * heads; ++k) share[k] = exponential(share[k]);
-    for (int64_t e = 0; e < count; ++e) {
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) sums[h] += share[e * heads + h];
-    }
-    for (int64_t h = 0; h < heads; ++h) sums[h] = 1 / sums[h];
-    for (int64_t e = 0; e < count; ++e) {
-#pragma omp simd
-        for (int64_t h = 0; h < heads; ++h) share[e * heads + h] *= sums[h];
-    }
+// Makes coefficients of the scores of `count` edges that stand where those will, for any number of
+// heads.
+BITGNN_INLINE void softmax_here(const Heads& heads, int64_t count, float* share) {
+    const auto score_of = [&](int64_t e) __attribute__((always_inline)) {
+        const float* scores = share + e * heads.count;
+        return [=](int64_t h) __attribute__((always_inline)) { return scores[h]; };
+    };
+    softmax<0>(heads.count, count, heads.slope, score_of, share);
 }
 
 // Divides powers of `count` edges by their sum, for each of H heads. Returns whether that is a sum to
@@ -145,7 +123,7 @@ BITGNN_INLINE void softmaxes(const Term& term, int64_t first, int64_t last, floa
         float* here = share + (crow[target] - begin) * H;
         if (!divide_by_sum<H>(count, here)) {
             read_scores<H>(term, target, here);
-            softmax(term.heads, count, here);
+            softmax_here(term.heads, count, here);
         }
     }
 }
@@ -155,7 +133,7 @@ BITGNN_INLINE void softmaxes<0>(const Term& term, int64_t first, int64_t last, f
     const int64_t* crow = term.edges.crow;
     for (int64_t target = first; target < last; ++target) {
         const int64_t count = crow[target + 1] - crow[target];
-        softmax(term.heads, count, share + (crow[target] - crow[first]) * term.heads.count);
+        softmax_here(term.heads, count, share + (crow[target] - crow[first]) * term.heads.count);
     }
 }
 

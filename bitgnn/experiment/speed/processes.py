@@ -30,6 +30,11 @@ class Failed(Exception):
     """A side that cannot run a model."""
 
 
+def turn_seconds(seconds: float) -> float:
+    """Returns how long a turn takes, about, where one call takes so long."""
+    return max(2 * TURN, seconds * (2 if seconds < WARM else 1))
+
+
 class _Origin:
     """A process that makes copies of itself."""
 

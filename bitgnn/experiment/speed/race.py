@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bitgnn.experiment.speed.case import Case
-from bitgnn.experiment.speed.processes import TURN, WARM, Failed, Process
+from bitgnn.experiment.speed.processes import Failed, Process, turn_seconds
 from bitgnn.experiment.speed.sides import Side, ours, sides_of
 
 EDGE_INDEX = Side("edge_index")
@@ -148,11 +148,6 @@ def _heat(case: Case, side: Side, threads: int, root: str | None) -> Heat:
         process.close()
 
 
-def _turn(call: float) -> float:
-    """How long a turn takes, from how long a call does."""
-    return max(2 * TURN, call * (2 if call < WARM else 1))
-
-
 def _rounds(
     result: Result,
     sides: Sequence[Side],
@@ -169,7 +164,7 @@ def _rounds(
         for side in sides:
             processes.append(Process(result.case, side, threads, root))
             processes[-1].ask("first")
-        each = sum(_turn(alone[side] / 1e3) for side in sides)
+        each = sum(turn_seconds(alone[side] / 1e3) for side in sides)
         result.rounds = max(5, min(41, round(seconds / each)))
         for k in range(result.rounds):
             tell(f"{result.case.name} on {result.case.graph}: round {k + 1} of {result.rounds}")
