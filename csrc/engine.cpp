@@ -87,16 +87,24 @@ void Engine::add_pass(const std::vector<StageOf>& stages, int nodes) {
     nodes_.push_back(nodes);
 }
 
-// Puts each value where no other is that is needed at the same time.
+// Puts each value where no other is that is needed at the same time; the largest first, as small ones
+// find room between them.
 std::int64_t Engine::lay_out() {
     std::int64_t all = 0;
+    std::vector<Value*> own;
     std::vector<const Value*> placed;
     const auto bytes = [](const Value& value) {
         const std::int64_t room = value.rows + SPARE;
         return part(room * value.stride * size_of(value.form)) + 3 * part(room * 4);
     };
     for (Value& value : values_) {
-        if (value.place != OWN || value.first == NONE) continue;
+        if (value.place == OWN && value.first != NONE) own.push_back(&value);
+    }
+    std::stable_sort(own.begin(), own.end(), [&](const Value* a, const Value* b) {
+        return bytes(*a) > bytes(*b);
+    });
+    for (Value* each : own) {
+        Value& value = *each;
         std::vector<const Value*> beside;
         for (const Value* other : placed) {
             if (other->first <= value.last && value.first <= other->last) beside.push_back(other);

@@ -136,6 +136,7 @@ BITGNN_INLINE float gather_row(const Rows& x, const Edges& edges, int64_t target
     take(std::integral_constant<int, HELD>{});
     take(std::integral_constant<int, HELD / 2>{});
     take(std::integral_constant<int, HELD / 4>{});
+    if constexpr (HELD > 4) take(std::integral_constant<int, 3>{});
     if constexpr (HELD > 4) take(std::integral_constant<int, 2>{});
     if constexpr (HELD > 4) take(std::integral_constant<int, 1>{});
     const int64_t begin = edges.crow[target], end = edges.crow[target + 1];

@@ -41,10 +41,12 @@ BITGNN_INLINE void add_bytes(__m512i& sums, __m512i bytes) {
     add_products(sums, _mm512_set1_epi8(1), bytes);
 }
 
-// Rounds x * by, or x / by, and writes it. Returns how far a result was from an integer at most.
+// Rounds x * by, or x / by, and writes it. Returns whether no result was in the middle of two integers,
+// or about there.
 template <bool DIVIDE>
-BITGNN_INLINE float round_row(const float* x, int64_t width, float by, float top, std::int8_t* to,
-                              std::int32_t* sum) {
+BITGNN_INLINE bool round_row(const float* x, int64_t width, float by, float top, std::int8_t* to,
+                             std::int32_t* sum) {
+    constexpr float middle = 0.49998f;
     const __m512 factor = _mm512_set1_ps(by);
     const __m512i last = _mm512_set1_epi8(static_cast<char>(top));
     constexpr int nearest = 8, magnitude_of_larger = 2 + 1, positive = 2 << 2;
@@ -69,13 +71,12 @@ BITGNN_INLINE float round_row(const float* x, int64_t width, float by, float top
         if (OFFSET) add_bytes(sums, bytes);
     });
     *sum = OFFSET ? _mm512_reduce_add_epi32(sums) : 0;
-    return DIVIDE ? 0 : _mm512_reduce_max_ps(apart);
+    return _mm512_cmp_ps_mask(apart, _mm512_set1_ps(middle), _CMP_LT_OQ) == 0xffff;
 }
 
 BITGNN_INLINE void quantize_row(const float* x, int64_t width, Scale scale, Quantize q,
                                 std::int8_t* to, int64_t, std::int32_t* sum) {
-    constexpr float middle = 0.49998f;
-    if (round_row<false>(x, width, scale.inverse, q.top, to, sum) < middle) return;
+    if (round_row<false>(x, width, scale.inverse, q.top, to, sum)) return;
     round_row<true>(x, width, scale.s, q.top, to, sum);
 }
 

@@ -1,7 +1,7 @@
 r"""A graph that is looked at once and used many times."""
 
 from collections.abc import Mapping
-from importlib import import_module
+from itertools import accumulate
 from typing import Any, overload
 
 import torch
@@ -11,6 +11,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.typing import Adj, SparseTensor
 from torch_geometric.utils import add_self_loops, remove_self_loops
 
+from bitgnn.kernels import native as kernels
 from bitgnn.kernels.sparse import csr_matrix
 from bitgnn.packed.program import Edges, Relation
 
@@ -38,18 +39,22 @@ class PreparedGraph:
         num_nodes: int | tuple[int, int] | None = None,
         edge_weight: Tensor | None = None,
     ) -> None:
-        edges, weights, least = _edges_of(edge_index, edge_weight)
-        if not isinstance(num_nodes, tuple):
-            num_nodes = (max(least) if num_nodes is None else int(num_nodes),) * 2
+        edges, weights, sizes = _edges_of(edge_index, edge_weight)
+        least, most = _range(edges)
+        if least < 0:
+            raise ValueError(f"Nodes are counted from 0 (got {least} in 'edge_index')")
+        if isinstance(num_nodes, tuple):
+            sizes = sizes or _sizes(edges)
+        else:
+            sizes = (max(sizes or (most + 1,)),) * 2
+            num_nodes = sizes if num_nodes is None else (int(num_nodes),) * 2
         self.num_sources, self.num_nodes = num_nodes
-        for size, given in zip(least, num_nodes, strict=True):
+        for size, given in zip(sizes, num_nodes, strict=True):
             if given < size:
                 raise ValueError(
                     f"Edges have nodes up to {size - 1}, more than num_nodes={given}: pass the "
                     "number of all nodes"
                 )
-        if edges.numel() and int(edges.min()) < 0:
-            raise ValueError(f"Nodes are counted from 0 (got {int(edges.min())} in 'edge_index')")
         if weights is not None and weights.shape != edges.shape[1:]:
             raise ValueError(
                 f"'edge_weight' has one number an edge, {edges.size(1)} (got shape "
@@ -82,29 +87,30 @@ class PreparedGraph:
             edges (Edges): What the layer makes of them.
         """
         if edges not in self._native:
-            made = import_module("bitgnn.kernels._native")
+            library = kernels.library()
             gcn = edges.norm == "gcn"
             given = self.edge_weight if edges.weighted else None
             given = None if given is None else given.float().contiguous()
             total = self.num_edges + edges.self_loops * self.num_nodes
             # PyG's `gcn_norm` fills with 1 where edges have no weights, `improved` or not.
             fill = edges.fill if given is not None else 1.0
-            crow = torch.empty(self.num_nodes + 1, dtype=torch.long)
-            col = torch.empty(total, dtype=torch.int32)
-            weight = None if given is None else torch.empty(total)
-            node = torch.empty(self.num_nodes) if gcn and given is None else None
             index = self.edge_index.contiguous()
-            address = [0 if each is None else each.data_ptr() for each in (given, weight, node)]
-            most = made.sort_edges(
-                index[0].data_ptr(), index[1].data_ptr(), address[0], self.num_edges,
-                self.num_nodes, gcn, edges.self_loops, gcn, fill, crow.data_ptr(),
-                col.data_ptr(), *address[1:],
+            source, target = index.data_ptr(), index.data_ptr() + 8 * self.num_edges
+            crow = torch.empty(self.num_nodes + 1, dtype=torch.long)
+            # Sources, weights and what nodes count for lie in one piece, which is soon got.
+            counts = total, 0 if given is None else total, self.num_nodes * (gcn and given is None)
+            piece = torch.empty(sum(counts), dtype=torch.int32)
+            starts = accumulate(counts, initial=0)
+            places = [
+                piece.data_ptr() + 4 * start if count else 0
+                for start, count in zip(starts, counts, strict=False)
+            ]
+            most = library.sort_edges(
+                source, target, 0 if given is None else given.data_ptr(), self.num_edges,
+                self.num_nodes, gcn, edges.self_loops, gcn, fill, crow.data_ptr(), *places,
             )  # fmt: skip
-            places = crow.data_ptr(), col.data_ptr(), *address[1:]
-            self._native[edges] = (
-                made.Edges(*places, self.num_nodes, most),
-                (crow, col, weight, node),
-            )
+            made = library.Edges(crow.data_ptr(), *places, self.num_nodes, most)
+            self._native[edges] = made, (crow, piece)
         return self._native[edges][0]
 
     def _build(self, edges: Edges) -> Tensor:
@@ -156,8 +162,8 @@ class PreparedHeteroGraph:
             if num_nodes is not None and not {*ends} <= {*num_nodes}:
                 raise ValueError(f"'num_nodes' has {list(num_nodes)}, but not both of {ends}")
             if num_nodes is None:
-                _, _, least = _edges_of(edge_index, None)
-                for end, size in zip(ends, least, strict=True):
+                edges, _, sizes = _edges_of(edge_index, None)
+                for end, size in zip(ends, sizes or _sizes(edges), strict=True):
                     self.num_nodes[end] = max(self.num_nodes.get(end, 0), size)
         for relation, edge_index in edge_index_dict.items():
             sources, targets = self.num_nodes[relation[0]], self.num_nodes[relation[2]]
@@ -230,8 +236,8 @@ def prepare(edge_index: Any, num_nodes: Any = None, edge_weight: Tensor | None =
 
 def _edges_of(
     edge_index: Adj, edge_weight: Tensor | None
-) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
-    """Edges by source and target, their weights, and the number of both that they speak of."""
+) -> tuple[Tensor, Tensor | None, tuple[int, int] | None]:
+    """Edges by source and target, their weights, and, of a matrix, the number of both."""
     if isinstance(edge_index, SparseTensor):
         row, col, value = edge_index.coo()
         targets, sources = edge_index.sizes()
@@ -249,5 +255,17 @@ def _edges_of(
             f"'edge_index' must hold integers of shape (2, number of edges) (got "
             f"{edge_index.dtype} of shape {tuple(edge_index.shape)})"
         )
-    sources, targets = (int(end.max()) + 1 if end.numel() else 0 for end in edge_index)
-    return edge_index.long(), edge_weight, (sources, targets)
+    return edge_index.long(), edge_weight, None
+
+
+def _range(nodes: Tensor) -> tuple[int, int]:
+    """The least and the largest number of nodes."""
+    if not nodes.numel():
+        return 0, -1
+    least, most = nodes.aminmax()
+    return int(least), int(most)
+
+
+def _sizes(edges: Tensor) -> tuple[int, int]:
+    """The numbers of sources and of targets that edges speak of."""
+    return _range(edges[0])[1] + 1, _range(edges[1])[1] + 1

@@ -1,7 +1,6 @@
 r"""Packed models on the native engine (:obj:`csrc/engine.h`)."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -116,7 +115,7 @@ class _Engine:
     def __init__(
         self, program: Program, segment: Segment, widths: list[int], exact: bool, sparse: bool
     ) -> None:
-        native = import_module("bitgnn.kernels._native")
+        native = kernels.library()
         self.native, self.engine = native, native.Engine()
         self.program, self.segment, self.exact = program, segment, exact
         self.widths, self.nodes = widths, types(program.steps)

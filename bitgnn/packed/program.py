@@ -27,6 +27,7 @@ op             what it makes                                             attribu
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -111,17 +112,17 @@ class Program:
 
     steps: tuple[Step, ...]
 
-    @property
+    @cached_property
     def reads_edges(self) -> bool:
         """Whether it needs a graph."""
         return any(step.edges is not None for step in self.steps)
 
-    @property
+    @cached_property
     def node_types(self) -> list[str]:
         """The types of nodes whose features it reads, if it knows types."""
         return sorted({step.attrs["nodes"] for step in self.steps if step.op == "pick"})
 
-    @property
+    @cached_property
     def is_hetero(self) -> bool:
         """Whether it knows several types of nodes."""
         return bool(self.node_types)

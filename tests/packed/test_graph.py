@@ -60,11 +60,14 @@ def test_native_edges_are_the_matrix(kind, graph):
     edge_index, weight, nodes = graph
     prepared = prepare(edge_index, nodes, weight)
     prepared.native(kind)
-    crow, col, value, node = prepared._native[kind][1]
-    count = int(crow[-1])
-    rows, col = torch.repeat_interleave(torch.arange(nodes), crow.diff()), col[:count].long()
-    value = torch.ones(count) if value is None else value[:count]
-    value = value if node is None else value * node[rows] * node[col]
+    crow, piece = prepared._native[kind][1]
+    count, total = int(crow[-1]), prepared.num_edges + kind.self_loops * nodes
+    rows, col = torch.repeat_interleave(torch.arange(nodes), crow.diff()), piece[:count].long()
+    value, rest = torch.ones(count), piece[total:].view(torch.float)
+    if kind.weighted and weight is not None:
+        value = rest[:count]
+    elif kind.norm == "gcn":
+        value = rest[rows] * rest[col]
     dense = torch.zeros(nodes, nodes).index_put_((rows, col), value, accumulate=True)
     torch.testing.assert_close(dense, prepared.matrix(kind).to_dense())
 
