@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <new>
 #include <stdexcept>
 
 #ifdef __linux__
@@ -15,6 +14,7 @@ namespace {
 
 constexpr std::int64_t LINE = 64, PAGE = 1 << 21;
 constexpr std::int64_t BY_CACHES = 8 << 20;  // bytes of an output that goes by the caches
+constexpr std::size_t LARGE = 4 * PAGE;  // bytes from which on huge pages are worth what they round up
 constexpr std::int64_t SPARE = 64;  // rows that a kernel may read beyond the last one
 
 std::int64_t rounded_up(std::int64_t size, std::int64_t multiple) {
@@ -41,16 +41,16 @@ void use_huge_pages(void* from, std::int64_t size) {
 
 }  // namespace
 
-Engine::Memory::~Memory() { ::operator delete(bytes_, std::align_val_t{PAGE}); }
+Engine::Memory::~Memory() { ::operator delete(bytes_, aligned_); }
 
 std::int8_t* Engine::Memory::at_least(std::size_t size) {
     if (size > size_) {
-        ::operator delete(bytes_, std::align_val_t{PAGE});
+        ::operator delete(bytes_, aligned_);
         bytes_ = nullptr, size_ = 0;
-        const auto whole = static_cast<std::size_t>(rounded_up(std::int64_t(size), LINE));
-        bytes_ = static_cast<std::int8_t*>(::operator new(whole, std::align_val_t{PAGE}));
-        size_ = whole;
-        use_huge_pages(bytes_, std::int64_t(size_));
+        aligned_ = std::align_val_t(size < LARGE ? LINE : PAGE);
+        bytes_ = static_cast<std::int8_t*>(::operator new(size, aligned_));
+        size_ = size;
+        if (size >= LARGE) use_huge_pages(bytes_, std::int64_t(size));
     }
     return bytes_;
 }
@@ -211,9 +211,9 @@ void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edg
     std::int64_t each = 0;
     for (const Pass& pass : passes) each = std::max(each, kernels().room(pass));
     const std::int64_t apart = rounded_up(each, LINE) + LINE;
-    base_ = memory_.at_least(static_cast<std::size_t>(own + apart * threads + PAGE));
+    base_ = memory_.at_least(static_cast<std::size_t>(own + apart * threads));
     bind();
-    const Scratch scratch{base_ + rounded_up(own, LINE), apart};
+    const Scratch scratch{base_ + own, apart};
     seconds_.clear();
     for (const Pass& pass : passes) {
         const auto start = std::chrono::steady_clock::now();

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <vector>
 
 #include "kernels.h"
@@ -69,6 +70,7 @@ private:
     private:
         std::int8_t* bytes_ = nullptr;
         std::size_t size_ = 0;
+        std::align_val_t aligned_{1};
     };
 
     std::int64_t lay_out();

@@ -38,12 +38,12 @@ struct Held {
 };
 
 struct Work {
-    int64_t wide, deep;  // columns of the widest stage, values of the longest row
+    int64_t wide, deep;  // columns of the widest stage that adds up something, values of any row
     float* result;       // (BLOCK, wide): what a stage computes
     float* part;         // (BLOCK, wide): a product of numbers
     std::int32_t *sums, *upper;  // (BLOCK, wide): a product of integers, and room for one
     float* row;                  // (BLOCK, deep)
-    float* line;                 // (2, wide): rows that are being finished
+    float* line;                 // (2, deep): rows that are being finished
     Held held;
     Rows handed[2];
     Gathering gathering[MOST_STAGES][MOST_TERMS];
@@ -52,33 +52,36 @@ struct Work {
 
 Work lay_out(const Pass& pass, Room& room) {
     Work work{};
-    int64_t edges = 0;
+    int64_t edges = 0, handed = 0;
+    const auto at_least = [](int64_t width, int64_t& most) { most = width > most ? width : most; };
     for (int s = 0; s < pass.count; ++s) {
         const Stage& stage = pass.stages[s];
-        if (stage.width > work.wide) work.wide = stage.width;
+        const Term& first = stage.terms[0];
+        const bool adds = stage.count > 1 || first.aggregates || first.weight.n;
+        at_least(stage.width, adds ? work.wide : work.deep);
+        if (stage.hands_on) at_least(stage.width, handed);
         for (int t = 0; t < stage.count; ++t) {
             const Term& term = stage.terms[t];
-            if (term.rows.width > work.deep) work.deep = term.rows.width;
+            at_least(term.rows.width, work.deep);
             const int64_t heads = term.heads.count ? term.heads.count : 1;
-            const int64_t of_one = term.edges.most * heads;
-            if (term.aggregates && of_one > edges) edges = of_one;
+            if (term.aggregates) at_least(term.edges.most * heads, edges);
             work.unpacked[s][t] = room.take<std::int8_t>(unpacked_bytes(term.weight));
             const int64_t heads_of = term.heads.count ? rounded_up(term.rows.width, LANES) : 0;
             work.gathering[s][t].head_of = room.take<std::int32_t>(heads_of);
         }
     }
-    work.wide = rounded_up(work.wide, LINE);
-    work.deep = rounded_up(work.deep > work.wide ? work.deep : work.wide, LINE);
+    at_least(work.wide, work.deep);
+    work.wide = rounded_up(work.wide, LINE), work.deep = rounded_up(work.deep, LINE);
     work.result = room.take<float>(BLOCK * work.wide);
     work.part = room.take<float>(BLOCK * work.wide);
     work.sums = room.take<std::int32_t>(BLOCK * work.wide);
     work.upper = room.take<std::int32_t>(BLOCK * work.wide);
     work.row = room.take<float>(BLOCK * work.deep);
-    work.line = room.take<float>(2 * work.wide);
+    work.line = room.take<float>(2 * work.deep);
     work.held = {room.take<std::int8_t>(BLOCK * work.deep), room.take<std::int8_t>(BLOCK * work.deep),
                  room.take<float>(BLOCK), room.take<std::int32_t>(BLOCK), work.deep};
     for (Rows& rows : work.handed) {
-        rows.values = room.take<float>(BLOCK * work.deep);
+        rows.values = room.take<float>(BLOCK * rounded_up(handed, LINE));
         rows.scale = room.take<float>(BLOCK);
         rows.sum = room.take<std::int32_t>(BLOCK);
     }
@@ -442,7 +445,7 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
         handed = stage.hands_on ? own : handed;
     }
     const auto place = [&](int64_t r) __attribute__((always_inline)) {
-        return work.line + r % 2 * work.wide;
+        return work.line + r % 2 * work.deep;
     };
     const auto finished = [&](int64_t r) __attribute__((always_inline)) {
         const float* other = nullptr;
