@@ -13,7 +13,9 @@ namespace bitgnn {
 namespace {
 
 constexpr std::int64_t LINE = 64, PAGE = 1 << 21;
-constexpr std::int64_t BY_CACHES = 8 << 20;  // bytes of an output that goes by the caches
+// Bytes from which on rows pass by the caches: an output, and rows of 16 bits that a later pass reads. To
+// rows of 8 bits, of which caches hold more, it is no gain.
+constexpr std::int64_t WANTED_BY = 8 << 20, OWN_BY = 32 << 20;
 constexpr std::size_t LARGE = 4 * PAGE;  // bytes from which on huge pages are worth what they round up
 constexpr std::int64_t SPARE = 64;  // rows that a kernel may read beyond the last one
 
@@ -127,6 +129,9 @@ Rows Engine::rows_of(int number) const {
     const Value& value = values_[static_cast<std::size_t>(number)];
     Rows found{};
     found.form = value.form, found.width = value.width, found.stride = value.stride;
+    const std::int64_t size = value.rows * value.stride * size_of(value.form);
+    found.passes_by = value.place == WANTED ? size > WANTED_BY
+                                            : value.form == INT16 && size > OWN_BY;
     if (value.place != OWN) {
         found.values = callers_[static_cast<std::size_t>(number)];
         if (value.form == SPARSE) {  // The caller has written where the three parts are.
@@ -186,9 +191,6 @@ void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edg
                 stage.count = static_cast<int>(from.terms.size());
                 stage.other = rows_of(from.other);
                 stage.numbers = rows_of(from.numbers);
-                const std::int64_t size = pass.rows * stage.numbers.stride * size_of(NUMBERS);
-                stage.passes_by = from.numbers != NONE && size > BY_CACHES &&
-                                  values_[std::size_t(from.numbers)].place == WANTED;
                 const Rows form = stage.integers;  // of what is handed on
                 stage.integers = from.integers == NONE ? form : rows_of(from.integers);
                 stage.scores = scores_of(from.scores);

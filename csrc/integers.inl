@@ -65,7 +65,7 @@ BITGNN_INLINE void quantize_row(const float* x, int64_t width, Scale scale, Quan
 }
 
 BITGNN_INLINE void quantize_row_16(const float* x, int64_t width, Scale scale, std::int16_t* to,
-                                   int64_t stride) {
+                                   int64_t stride, bool) {
     constexpr float rounding = Bits<float>::rounding;
     const float inverse = scale.inverse;
 #pragma omp simd

@@ -81,14 +81,19 @@ BITGNN_INLINE void quantize_row(const float* x, int64_t width, Scale scale, Quan
 }
 
 BITGNN_INLINE void quantize_row_16(const float* x, int64_t width, Scale scale, std::int16_t* to,
-                                   int64_t stride) {
+                                   int64_t stride, bool passes_by) {
     const __m512 inverse = _mm512_set1_ps(scale.inverse);
     const __m512i from = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
     for (int64_t k = 0; k < stride; k += 2 * LANES) {
         const __m512i first = _mm512_cvtps_epi32(sixteen(x + k, width - k) * inverse);
         const int64_t then = k + LANES;
         const __m512i second = _mm512_cvtps_epi32(sixteen(x + then, width - then) * inverse);
-        _mm512_storeu_si512(to + k, _mm512_permutexvar_epi64(from, words(first, second)));
+        const __m512i whole = _mm512_permutexvar_epi64(from, words(first, second));
+        if (passes_by) {
+            _mm512_stream_si512(reinterpret_cast<__m512i*>(to + k), whole);
+        } else {
+            _mm512_storeu_si512(to + k, whole);
+        }
     }
 }
 

@@ -38,7 +38,8 @@ enum Form { NUMBERS, INT8, INT16, SPARSE };
 
 // The rows of a value. Integers have one scale a row, and of INT8 the sum of a row is at hand;
 // `share` is the scale times what the node counts for in sums over edges. Rows that a pass writes
-// are filled up with zeros to `stride` values, whole cache lines; those of a caller are not.
+// are filled up with zeros to `stride` values, whole cache lines; those of a caller are not. Rows that
+// pass by are written past the caches, which hold none of them until they are read.
 struct Rows {
     int form;
     void* values;
@@ -47,6 +48,7 @@ struct Rows {
     float* share;
     std::int64_t width, stride;
     const std::int64_t *crow, *col;
+    bool passes_by;
 };
 
 // round(x / s) clamped to [-high, top], with s = max(max|x| / high, eps).
@@ -121,7 +123,6 @@ struct Stage {
     float slope;  // of LEAKY_RELU, alpha of ELU
 
     Rows numbers, integers;  // without values: not wanted
-    bool passes_by;          // `numbers` are more than caches hold, and nobody reads them here
     bool hands_on;           // to the next stage, in the form of `integers`
     const float* node;       // what each row of `integers` counts for in its `share`, or null
     Quantize quantize;       // for `integers` of INT8

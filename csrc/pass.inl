@@ -474,10 +474,11 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
                 to.scale[at] = scale.s;
             } else if (to.form == INT16) {
                 quantize_row_16(y, width, scale,
-                                static_cast<std::int16_t*>(to.values) + at * to.stride, to.stride);
+                                static_cast<std::int16_t*>(to.values) + at * to.stride, to.stride,
+                                to.passes_by);
                 to.scale[at] = scale.s;
             } else {
-                write_row(y, width, stage.passes_by, static_cast<float*>(to.values) + at * to.stride);
+                write_row(y, width, to.passes_by, static_cast<float*>(to.values) + at * to.stride);
             }
             if (stage.rounded) numbers_of(to, at, y);
         };
