@@ -144,6 +144,15 @@ def test_attention_to_what_is_no_number():
     assert torch.equal(found.isnan(), expected.isnan()) and found.isnan().any()
 
 
+def test_rows_that_pass_by_the_caches():
+    model = pack(BitGATConv(4, 32, heads=8).eval())  # 34 MB of 16-bit rows, 68 MB of output
+    x, edge_index = inputs(66_000, 4, 300)
+    few = edge_index % 50
+    for first in (0, 65_950):
+        whole = model(x, prepare(few + first, x.size(0)))
+        assert torch.equal(whole[first : first + 50], model(x[first : first + 50], prepare(few, 50)))
+
+
 def test_hubs_and_nodes_without_edges():
     x = torch.randn(300, 24)
     hub = torch.stack([torch.arange(300), torch.zeros(300, dtype=torch.long)])
