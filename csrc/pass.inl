@@ -112,6 +112,13 @@ BITGNN_INLINE Rows rows_from(Rows rows, int64_t first) {
     return rows;
 }
 
+// Asks memory for what lies where some rows do, a block later. The processor does that by itself, but not
+// beyond the end of a page.
+template <class T>
+BITGNN_INLINE void expect(const T* rows, int64_t stride, int64_t count) {
+    prefetch(rows + BLOCK * stride, count * stride * int64_t(sizeof(T)));
+}
+
 // The numbers that a row stands for.
 BITGNN_INLINE void numbers_of(const Rows& rows, int64_t r, float* out) {
     // In vectors as large as they were written in: what was written just now is then at hand.
@@ -217,7 +224,10 @@ struct Row {
 template <class Use>
 BITGNN_INLINE auto with_row(const Work& work, const Pending& pending, int64_t r, const Use& use) {
     const float* there = work.result + r * work.wide;
-    if (pending.elsewhere) there = pending.elsewhere + r * pending.stride;
+    if (pending.elsewhere) {
+        there = pending.elsewhere + r * pending.stride;
+        expect(there, pending.stride, 1);
+    }
     if (pending.sums) {
         gather(*pending.sums, pending.from + r, pending.last, *pending.room, work.row);
         there = work.row;
@@ -311,11 +321,13 @@ BITGNN_INLINE void add_term(const Stage& stage, int t, const std::int8_t* unpack
         }
     } else if (integers && own.form == INT8) {
         held = {static_cast<std::int8_t*>(own.values), nullptr, own.scale, own.sum, own.stride};
+        if (term.rows.values) expect(held.high, own.stride, BLOCK);
     } else if (own.form == NUMBERS) {
         numbers = static_cast<const float*>(own.values), stride = own.stride;
         if (integers) {
             const auto row = [&](int64_t r) __attribute__((always_inline)) {
                 const float* x = numbers + r * stride;
+                expect(x, stride, 1);
                 return Numbers{x, largest(x, width)};
             };
             hold(term, width, rows, row, held);
@@ -480,19 +492,23 @@ BITGNN_INLINE void finish(const Stage& stage, int64_t from, int64_t rows, Work& 
             } else {
                 write_row(y, width, to.passes_by, static_cast<float*>(to.values) + at * to.stride);
             }
-            if (stage.rounded) numbers_of(to, at, y);
         };
         if (stage.numbers.values) write(stage.numbers, from + r);
         if (stage.integers.values) {
             const Rows& to = stage.integers;
             write(to, from + r);
-            if (stage.node) to.share[from + r] = to.scale[from + r] * stage.node[from + r];
+            if (stage.node) to.share[from + r] = scale.s * stage.node[from + r];
         } else if (stage.hands_on) {
             write(handed, r);
         }
-        if (stage.attends) score_row(stage, y, from + r);
+        if (stage.attends && !stage.rounded) score_row(stage, y, from + r);
     };
     one_behind(rows, finished, write_all);
+    // Not right after each was written: the processor may wait until what is read has left its queue.
+    for (int64_t r = 0; stage.rounded && r < rows; ++r) {
+        numbers_of(stage.integers, from + r, work.line);
+        score_row(stage, work.line, from + r);
+    }
 }
 
 void run_pass(const Pass& pass, Scratch scratch, int threads) {
