@@ -7,8 +7,8 @@ packed layer; torch in 32 bits, with a fresh output and into one that is there; 
 8-bit integers (`torch._int_mm`), which is less work, since its rows are integers already and its
 output is not rescaled; torchao with 8-bit activations and 8- or 2-bit weights; and the frozen layer
 of the package `bitlinear`. Sides take turns in one process; what does not run here says why. GCN of
-3 x 256 on an arxiv-shaped graph runs in 32 bits on the engine of the package `tinygnn` (`pip
-install tinygnn`). Writes `results/products.json` and `results/products.md`.
+3 x 256 on an arxiv-shaped graph runs in 32 bits on DGL and on the engine of the package `tinygnn`
+(`pip install tinygnn`). Writes `results/products.json` and `results/products.md`.
 """
 
 import json
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 Call = Callable[[], Any]
 OURS = "bitgnn"
 LAYERS = ((169_343, 256, 256), (169_343, 128, 256), (169_343, 256, 40), (2_708, 1_433, 64))
-PACKAGES = ("torchao", "bitlinear", "tinygnn")
+PACKAGES = ("torchao", "bitlinear", "tinygnn", "dgl")
 ROUNDS, TURN = 11, 0.02  # a turn lasts so many seconds at least
 
 
@@ -133,6 +133,33 @@ def of_tinygnn(case: Case, x: Tensor, edge_index: Tensor, num_classes: int) -> C
     return call
 
 
+def of_dgl(case: Case, x: Tensor, edge_index: Tensor, num_classes: int) -> Call:
+    r"""Returns a GCN of DGL's layers, with random weights.
+
+    Args:
+        case (Case): The model.
+        x (torch.Tensor): The features.
+        edge_index (torch.Tensor): The edges.
+        num_classes (int): The number of classes.
+    """
+    import dgl
+    from dgl.nn import GraphConv
+
+    graph = dgl.add_self_loop(dgl.graph((edge_index[0], edge_index[1]), num_nodes=x.size(0)))
+    graph.create_formats_()
+    widths = [x.size(1), *[case.hidden] * (case.layers - 1), num_classes]
+    layers = [GraphConv(ins, outs) for ins, outs in pairwise(widths)]
+
+    def call() -> Tensor:
+        value = x
+        for place, layer in enumerate(layers, start=1):
+            value = layer(graph, value)
+            value = value.relu_() if place < len(layers) else value
+        return value
+
+    return call
+
+
 def turns(sides: dict[str, Callable[[], Call]]) -> list[Row]:
     r"""Times sides in turns.
 
@@ -212,6 +239,7 @@ def _models() -> dict[str, Callable[[], Call]]:
     return {
         OURS: lambda: packed(QuantConfig()),
         "bitgnn, 32-bit": lambda: packed(None),
+        "DGL, 32-bit": lambda: of_dgl(case, data.x, data.edge_index, classes),
         "tinygnn, 32-bit": lambda: of_tinygnn(case, data.x, data.edge_index, classes),
     }
 

@@ -119,6 +119,14 @@ BITGNN_INLINE void expect(const T* rows, int64_t stride, int64_t count) {
     prefetch(rows + BLOCK * stride, count * stride * int64_t(sizeof(T)));
 }
 
+// The same of as many values as a sparse row has, some values later.
+BITGNN_INLINE void expect_sparse(const Rows& x, int64_t r) {
+    constexpr int64_t LATER = 1024;
+    const int64_t from = x.crow[r] + LATER, count = x.crow[r + 1] - x.crow[r];
+    prefetch(x.col + from, count * int64_t(sizeof *x.col));
+    prefetch(static_cast<const float*>(x.values) + from, count * int64_t(sizeof(float)));
+}
+
 // The numbers that a row stands for.
 BITGNN_INLINE void numbers_of(const Rows& rows, int64_t r, float* out) {
     // In vectors as large as they were written in: what was written just now is then at hand.
@@ -272,6 +280,7 @@ BITGNN_INLINE void add_sparse_product(const Term& term, const Rows& x, int64_t r
         work.held.scale[r] = sparse_scale(x, r, term.quantize);
     }
     for (int64_t r = 0; r < rows; ++r) {
+        expect_sparse(x, r);
         if (w.scale) {
             sparse_product(x, r, work.held.scale[r], w, term.quantize, work.sums + r * work.wide);
             work.held.sum[r] = 0;  // These weights have no offset.
