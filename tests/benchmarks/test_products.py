@@ -53,7 +53,7 @@ def test_sides_take_turns_and_failures_have_a_reason(monkeypatch):
 def test_the_table(tmp_path, capsys):
     products.products(threads=1, results=tmp_path)
     stored = json.loads((tmp_path / "products.json").read_text())
-    assert len(stored["rows"]) == len(products.SIDES) + 3
+    assert len(stored["rows"]) == len(products.SIDES) + 4
     assert all("ms" in row or "why_not" in row for row in stored["rows"])
     text = (tmp_path / "products.md").read_text()
     assert text in capsys.readouterr().out
