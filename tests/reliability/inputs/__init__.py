@@ -1,0 +1,1 @@
+"""The lists of bad inputs, a module for each part of the package."""
