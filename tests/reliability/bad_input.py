@@ -59,7 +59,7 @@ def command(*args: object) -> None:
 
 
 def bad_inputs() -> list[BadInput]:
-    """All bad inputs, from the modules of ``tests/reliability/inputs``, each with a `BAD_INPUTS`."""
+    """All bad inputs: the `BAD_INPUTS` of each module in ``tests/reliability/inputs``."""
     names = sorted(module.name for module in pkgutil.iter_modules(inputs.__path__))
     modules = [importlib.import_module(f"tests.reliability.inputs.{name}") for name in names]
     return [each for module in modules for each in module.BAD_INPUTS]
