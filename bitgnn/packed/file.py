@@ -1,10 +1,13 @@
-r"""Packed models as files: safetensors, with the program in the metadata."""
+r"""Packed models as files: safetensors, with the program in the metadata.
+
+A file is not trusted: what it says is checked by :mod:`bitgnn.packed.validate` before it is used.
+"""
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +17,82 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bitgnn.files import write_whole
-from bitgnn.packed.program import OPS, Edges, Program, Step
+from bitgnn.packed.fields import Field, Integer, ListOf, Object, Text, shown
+from bitgnn.packed.program import Edges, Program, Step
 from bitgnn.packed.trits import from_trits, to_trits
+from bitgnn.packed.validate import EDGES, RELATION, at_step, check_fields, validate
+from bitgnn.packed.validate_ops import MOST_STEPS
 
 FORMAT = "bitgnn-packed"
-VERSION = 1
+# Version 2 has tensors that several steps share; files without any are of version 1.
+VERSION = 2
+MOST_HEADER = 8 * 2**20  # bytes of the description of a model; 2,048 steps take less than one
+
+METADATA = ("format", "version", "about", "program", "sha256")
+STEP: dict[str, Field] = {
+    "op": Text(),
+    "inputs": ListOf(Integer(0, MOST_STEPS)),
+    "name": Text(),
+    "attrs": Object(),
+    "tensors": ListOf(Text(), distinct=True),
+    "trits": Object(),
+    "edges": Object(or_null=True),
+    "shared": Object(),
+}
+SHAPE = ListOf(Integer(1, 2**40), least=2, most=2)
 
 
 def write_program(program: Program, path: str | os.PathLike[str], about: Mapping[str, str]) -> None:
     r"""Writes a program to a file, which is there whole or not at all.
 
     Ternary weights take a fifth of a byte each, other integer weights a byte, and all else 32
-    bits.
+    bits. A tensor that several steps share is written once.
 
     Args:
         program (Program): The program.
         path (str or Path): The file, replaced if it is there.
         about (dict): More to say of the model, for people.
+
+    Raises:
+        ValueError: If the program is one that :func:`read_program` refuses.
     """
+    validate(program)
     tensors: dict[str, Tensor] = {}
+    places: dict[tuple[Any, ...], str] = {}
     steps = []
     for place, step in enumerate(program.steps):
-        trits = {}
+        trits: dict[str, list[int]] = {}
+        shared: dict[str, str] = {}
         for name, value in step.tensors.items():
-            if _is_ternary(step, name):
+            is_ternary = _is_ternary(step.attrs, name)
+            if is_ternary:
                 trits[name] = list(value.shape)
-                value = to_trits(value)
-            tensors[f"{place}.{name}"] = value.contiguous()
+            key = value.data_ptr(), value.dtype, value.shape, value.stride(), is_ternary
+            first = places.setdefault(key, f"{place}.{name}")
+            if first != f"{place}.{name}":
+                shared[name] = first
+            else:
+                tensors[first] = (to_trits(value) if is_ternary else value).contiguous()
         edges = None if step.edges is None else asdict(step.edges)
         if edges is not None and edges["relation"] is None:
             del edges["relation"]  # Versions that know no types of edges read such files.
-        steps.append(
-            {
-                "op": step.op,
-                "inputs": list(step.inputs),
-                "name": step.name,
-                "attrs": dict(step.attrs),
-                "tensors": sorted(step.tensors),
-                "trits": trits,
-                "edges": edges,
-            }
-        )
+        written = {
+            "op": step.op,
+            "inputs": list(step.inputs),
+            "name": step.name,
+            "attrs": dict(step.attrs),
+            "tensors": sorted(step.tensors),
+            "trits": trits,
+            "edges": edges,
+        }
+        steps.append(written | ({"shared": shared} if shared else {}))
     metadata = {
         "format": FORMAT,
-        "version": str(VERSION),
+        "version": str(2 if any("shared" in step for step in steps) else 1),
         "about": json.dumps(dict(about), sort_keys=True),
         "program": json.dumps(steps, sort_keys=True, separators=(",", ":")),
     }
-    metadata["sha256"] = _checksum(tensors, metadata)
+    metadata["sha256"] = checksum(tensors, metadata)
     write_whole(Path(path), save(tensors, metadata))
 
 
@@ -73,57 +104,162 @@ def read_program(path: str | os.PathLike[str]) -> tuple[Program, dict[str, str]]
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no packed model, is damaged, or was written by a newer version.
+        ValueError: If it is no packed model, is damaged, was written by a newer version, or holds
+            a program that is not valid (:func:`bitgnn.packed.validate.validate`).
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file '{path}'")
+    tensors, metadata = _read_file(path)
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"'{path}' is a safetensors file, but no packed model of bitgnn")
+    if metadata.get("sha256") != checksum(tensors, metadata):
+        raise ValueError(f"'{path}' is damaged: its checksum differs. Copy it again")
+    try:
+        _check_version(metadata)
+        about = _loads(metadata["about"], "about")
+        if not Object().allows(about) or not all(isinstance(each, str) for each in about.values()):
+            raise ValueError("'about' must be an object of strings")
+        program = Program(_steps(_loads(metadata["program"], "program"), tensors))
+        validate(program)
+    except ValueError as error:
+        raise ValueError(f"'{path}' cannot be read: {error}") from None
+    return program, about
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MOST_HEADER:
+        raise ValueError(
+            f"'{path}' is no packed model, or damaged (a header of {size} bytes; "
+            f"{MOST_HEADER} are allowed)"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            _check_format(path, metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        # Beside its own errors, those of torch for types and shapes that it does not know.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"'{path}' is no packed model, or damaged ({error}): write it again with `pack`"
+            f"'{path}' is no packed model, or damaged ({reason}): write it again with `pack`"
         ) from None
-    if metadata.get("sha256") != _checksum(tensors, metadata):
-        raise ValueError(f"'{path}' is damaged: its checksum differs. Copy it again")
-    steps = [
-        _step(place, step, tensors) for place, step in enumerate(json.loads(metadata["program"]))
-    ]
-    return Program(tuple(steps)), json.loads(metadata["about"])
 
 
-def _step(place: int, step: dict[str, Any], tensors: Mapping[str, Tensor]) -> Step:
-    if step["op"] not in OPS:
-        raise ValueError(f"Step {place} is {step['op']!r}, which this version does not know")
-    found = {name: tensors[f"{place}.{name}"] for name in step["tensors"]}
-    for name, shape in step["trits"].items():
-        found[name] = from_trits(found[name], tuple(shape))
-    edges = None if step["edges"] is None else Edges(**step["edges"])
-    if edges is not None and edges.relation is not None:
-        source, name, target = edges.relation
-        edges = replace(edges, relation=(source, name, target))  # JSON knows no tuples.
-    return Step(step["op"], tuple(step["inputs"]), step["name"], step["attrs"], found, edges)
-
-
-def _is_ternary(step: Step, name: str) -> bool:
-    return name == "weight" and step.attrs.get("bits") == 1.58
-
-
-def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"'{path}' is a safetensors file, but no packed model of bitgnn")
-    version = int(metadata["version"])
-    if version > VERSION:
+def _check_version(metadata: Mapping[str, str]) -> None:
+    for name in METADATA:
+        if name not in metadata:
+            raise ValueError(f"'{name}' is missing in its metadata")
+    version = metadata["version"]
+    if not version.isdecimal() or len(version) > 9 or int(version) == 0:
+        raise ValueError(f"'version' must be a number (got {shown(version)})")
+    if int(version) > VERSION:
         raise ValueError(
-            f"'{path}' has version {version}, and this bitgnn knows versions up to {VERSION}: "
+            f"it has version {int(version)}, and this bitgnn knows versions up to {VERSION}: "
             "upgrade bitgnn"
         )
+    unknown = sorted(metadata.keys() - set(METADATA))
+    if unknown:
+        raise ValueError(f"{shown(unknown[0])} is no part of its metadata")
 
 
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def _loads(text: str, name: str) -> Any:
+    """The value of a JSON text, in which NaN and infinities are no numbers."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError(f"'{name}' is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"'{name}' is no valid JSON ({error})") from None
+
+
+def _steps(found: Any, tensors: Mapping[str, Tensor]) -> tuple[Step, ...]:
+    if not isinstance(found, list) or len(found) > MOST_STEPS:
+        raise ValueError(f"'program' must be a list of at most {MOST_STEPS} steps")
+    reader = _Reader(tensors)
+    steps = []
+    for place, step in enumerate(found):
+        if not isinstance(step, dict):
+            raise ValueError(f"Step {place} must be an object (got {shown(step)})")
+        with at_step(place, step.get("op"), step.get("name")):
+            steps.append(reader.step(place, step))
+    unused = sorted(tensors.keys() - reader.used)
+    if unused:
+        raise ValueError(f"No step has the tensor {shown(unused[0])}")
+    return tuple(steps)
+
+
+class _Reader:
+    """Reads steps from JSON; what they share, they share in memory as well."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.ternary: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self.used: set[str] = set()
+
+    def step(self, place: int, step: dict[str, Any]) -> Step:
+        """The step, of which nothing but the types in JSON is checked."""
+        step = {"shared": {}} | step
+        check_fields(step, STEP)
+        found = {}
+        for name in step["tensors"]:
+            key = step["shared"].get(name, f"{place}.{name}")
+            if not isinstance(key, str) or key not in self.tensors:
+                raise ValueError(f"the tensor {shown(key)} is missing")
+            self.used.add(key)
+            if _is_ternary(step["attrs"], name):
+                found[name] = self._from_trits(name, key, step["trits"].get(name))
+            else:
+                found[name] = self.tensors[key]
+        for field in ("trits", "shared"):
+            for name in step[field]:
+                if name not in found or (field == "trits" and not _is_ternary(step["attrs"], name)):
+                    raise ValueError(f"'{field}' has {shown(name)}, which does not belong there")
+        inputs, edges = tuple(step["inputs"]), self._edges(step["edges"])
+        return Step(step["op"], inputs, step["name"], step["attrs"], found, edges)
+
+    def _from_trits(self, name: str, key: str, shape: Any) -> Tensor:
+        if not SHAPE.allows(shape):
+            raise ValueError(f"'trits.{name}' must be two sizes (got {shown(shape)})")
+        at = key, tuple(shape)
+        if at not in self.ternary:
+            try:
+                self.ternary[at] = from_trits(self.tensors[key], at[1])
+            except ValueError as error:
+                raise ValueError(f"'{name}': {error}") from None
+        return self.ternary[at]
+
+    def _edges(self, edges: dict[str, Any] | None) -> Edges | None:
+        if edges is None:
+            return None
+        relation = edges.get("relation")
+        rest = {name: value for name, value in edges.items() if name != "relation"}
+        check_fields(rest, EDGES, "edges")
+        if relation is None:
+            return Edges(**rest)
+        if not RELATION.allows(relation):
+            raise ValueError(f"'edges.relation' must be {RELATION} (got {shown(relation)})")
+        source, name, target = relation
+        return Edges(**rest, relation=(source, name, target))  # JSON knows no tuples.
+
+
+def _is_ternary(attrs: Mapping[str, Any], name: str) -> bool:
+    return name == "weight" and attrs.get("bits") == 1.58
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    r"""Returns the checksum of a packed file, over all that is in it.
+
+    Args:
+        tensors (dict): The tensors as they are stored.
+        metadata (dict): The metadata; a checksum in it does not count.
+    """
     digest = hashlib.sha256()
     for name in sorted(set(metadata) - {"sha256"}):
         digest.update(f"{name}={metadata[name]}\n".encode())

@@ -11,23 +11,23 @@ from torch.nn.parameter import UninitializedParameter
 
 from bitgnn.nn import BitGATConv, BitGCNConv, BitLinear, BitSAGEConv, BitSGConv
 from bitgnn.nn.sparse_linear import SparseLinear
+from bitgnn.packed.activations import ACTIVATIONS
 from bitgnn.packed.program import Edges, Relation, Step
 from bitgnn.quant import QuantConfig
 
 LINEARS = (BitLinear, SparseLinear, pyg.Linear, nn.Linear)
 REDUCTIONS = {"add": "sum", "sum": "sum", "mean": "mean", "max": "max"}
 
-# What each activation function is called, and the parameters that it has.
-ACTIVATIONS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
-    nn.ReLU: ("relu", ()),
-    nn.ELU: ("elu", ("alpha",)),
-    nn.LeakyReLU: ("leaky_relu", ("negative_slope",)),
-    nn.GELU: ("gelu", ("approximate",)),
-    nn.SiLU: ("silu", ()),
-    nn.Tanh: ("tanh", ()),
-    nn.Sigmoid: ("sigmoid", ()),
-    nn.Softmax: ("softmax", ("dim",)),
-    nn.LogSoftmax: ("log_softmax", ("dim",)),
+KINDS: dict[type[nn.Module], str] = {  # of activation functions
+    nn.ReLU: "relu",
+    nn.ELU: "elu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.GELU: "gelu",
+    nn.SiLU: "silu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    nn.Softmax: "softmax",
+    nn.LogSoftmax: "log_softmax",
 }
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.AlphaDropout)
 
@@ -41,6 +41,9 @@ class Builder:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        # The model's tensors and the program's copies of them: one of each, wherever it is used.
+        self._copies: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+        self._integers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         # The type of the edges that layers read, where there are several.
         self.relation: Relation | None = None
 
@@ -55,14 +58,28 @@ class Builder:
     ) -> int:
         """Adds a step and returns the value that it makes."""
         given = {
-            key: value.detach().cpu().contiguous()
-            for key, value in (tensors or {}).items()
-            if value is not None
+            key: self._copy(value) for key, value in (tensors or {}).items() if value is not None
         }
         if edges is not None:
             edges = replace(edges, relation=self.relation)
         self.steps.append(Step(op, inputs, name, attrs, given, edges))
         return len(self.steps)
+
+    def integers(self, layer: Any) -> tuple[Tensor, Tensor]:
+        """Returns the integer weight of a layer and its scale, computed once for each layer."""
+        if layer not in self._integers:
+            weight, scale = layer.ternary()
+            self._integers[layer] = weight.to(torch.int8), scale.view(-1)
+        return self._integers[layer]
+
+    def _copy(self, value: Tensor) -> Tensor:
+        """Returns a tensor for a program: the model that it comes from may be trained further."""
+        key = value.data_ptr(), value.dtype, value.shape, value.stride()
+        if key not in self._copies:
+            dtype = torch.float32 if value.is_floating_point() else value.dtype
+            copy = torch.empty(value.shape, dtype=dtype).copy_(value.detach())
+            self._copies[key] = value, copy  # Kept alive, the address stays its own.
+        return self._copies[key][1]
 
     def is_quantized(self, value: int) -> bool:
         """Whether a value consists of integer rows."""
@@ -99,11 +116,10 @@ def lower(
         )
     if isinstance(layer, NOTHING):
         return x
-    if type(layer) in ACTIVATIONS:
-        kind, parameters = ACTIVATIONS[type(layer)]
-        return builder.emit(
-            "act", x, name=name, kind=kind, **{p: getattr(layer, p) for p in parameters}
-        )
+    if type(layer) in KINDS:
+        kind = KINDS[type(layer)]
+        given = {name: getattr(layer, name) for name in ACTIVATIONS[kind].parameters}
+        return builder.emit("act", x, name=name, kind=kind, **given)
     return None if rule is None else rule(builder, layer, name, x, weighted)
 
 
@@ -123,12 +139,12 @@ def lower_linear(builder: Builder, layer: Any, name: str, x: int, weighted: bool
             "linear", x, name=name, tensors={"weight": layer.weight, "bias": layer.bias},
             bits=None, rescale_bias=quant.rescale_bias,
         )  # fmt: skip
-    weight, scale = layer.ternary()
+    weight, scale = builder.integers(layer)
     return builder.emit(
         "linear",
         x,
         name=name,
-        tensors={"weight": weight.to(torch.int8), "scale": scale.view(-1), "bias": layer.bias},
+        tensors={"weight": weight, "scale": scale, "bias": layer.bias},
         bits=quant.weight_bits,
         rescale_bias=quant.rescale_bias,
     )

@@ -15,6 +15,7 @@ from bitgnn.packed.program import Program, Relation
 from bitgnn.packed.trace import trace
 from bitgnn.packed.trace_hetero import trace_hetero, types_of
 from bitgnn.packed.trits import TRITS
+from bitgnn.packed.validate import validate
 
 
 class PackedModel:
@@ -141,9 +142,12 @@ class PackedModel:
     @property
     def num_bytes(self) -> int:
         r"""The bytes of its parameters in a file, without the description of the model."""
-        total = 0
+        total, counted = 0, set[int]()
         for step in self.program.steps:
             for name, value in step.tensors.items():
+                if id(value) in counted:
+                    continue  # A layer that is applied several times is stored once.
+                counted.add(id(value))
                 ternary = name == "weight" and step.attrs.get("bits") == 1.58
                 size = value.numel() * value.element_size()
                 total += -(-value.numel() // TRITS) if ternary else size
@@ -219,6 +223,7 @@ def pack(model: nn.Module) -> PackedModel:
     nodes, relations = types_of(model)
     with torch.no_grad():
         program = trace_hetero(model, nodes, relations) if nodes else trace(model)
+    validate(program)
     return PackedModel(program, {"model": type(model).__name__})
 
 

@@ -34,6 +34,7 @@ from bitgnn.packed.plan import (
     plan,
 )
 from bitgnn.packed.program import Edges, Program, Step, types
+from bitgnn.packed.validate import widths as infer_widths
 
 Graph = PreparedGraph | PreparedHeteroGraph
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2}
@@ -69,7 +70,7 @@ class NativeProgram:
         sparse: bool = False,
     ) -> None:
         self.program = program
-        widths = _widths(program, width)
+        widths = infer_widths(program, width)
         self.width = widths[-1]
         self.items = [
             item if isinstance(item, Call) else _Engine(program, item, widths, exact, sparse)
@@ -294,26 +295,3 @@ def _range(quantize: tuple[int, bool, float]) -> tuple[float, float, float]:
     bits, full_range, eps = quantize
     high = float(2 ** (bits - 1) - 1)
     return (high + 1, high, eps) if full_range else (high, high, eps)
-
-
-def _widths(program: Program, width: int | Mapping[str, int]) -> list[int]:
-    """The width of each value, of the features first."""
-    widths = [width if isinstance(width, int) else 0]
-    for step in program.steps:
-        if step.op == "pick":
-            assert isinstance(width, Mapping)
-            widths.append(width[step.attrs["nodes"]])
-            continue
-        read = [widths[value] for value in step.inputs]
-        if step.op == "linear":
-            n, k = step.tensors["weight"].shape
-            if k != read[0]:
-                raise ValueError(
-                    f"'x' has {width} columns, of which '{step.name}' gets {read[0]}: it takes {k}"
-                )
-            widths.append(n)
-        elif step.op == "attend" and not step.attrs["concat"]:
-            widths.append(read[0] // step.attrs["heads"])
-        else:
-            widths.append(sum(read) if step.op == "cat" else read[0])
-    return widths

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from bitgnn.kernels.native_products import INT8, INT16, LINE, NUMBERS, SPARSE
+from bitgnn.packed.activations import ACTIVATIONS
 from bitgnn.packed.program import Edges, Program, Step, readers, types
 
-ACTS = {"relu": 1, "leaky_relu": 2, "elu": 3}
-MOST_TERMS, MOST_STAGES = 2, 8
+ACTS = {kind: act.native for kind, act in ACTIVATIONS.items() if act.native is not None}
+MOST_TERMS, MOST_STAGES, MOST_HEADS = 2, 8, 256  # of the engine; torch computes what has more
+MOST_DEPTH = 16  # of sums of sums, of which a stage has room for few summands anyway
 
 
 @dataclass(frozen=True)
@@ -125,21 +127,28 @@ class _Stages:
 
     def items(self) -> list[Stage | Call]:
         """The stages and calls, each after what it reads."""
-        self._make(len(self.steps))
+        # Depth first, without recursion: a program may have more steps than Python has frames.
+        opened: dict[int, Stage | Call] = {}
+        waiting = [len(self.steps)]
+        while waiting:
+            value = waiting[-1]
+            if value in self.made:
+                waiting.pop()
+            elif value not in opened:
+                opened[value] = item = self._item(value)
+                waiting += reversed(item.reads)
+            else:
+                waiting.pop()
+                self.found.append(opened[value])
+                self.made.add(value)
         return self.found
 
-    def _make(self, value: int) -> None:
-        if value in self.made:
-            return
+    def _item(self, value: int) -> Stage | Call:
         try:
-            item: Stage | Call = self._stage(value)
+            return self._stage(value)
         except _DoesNotFit:
             step = self.steps[value - 1]
-            item = Call(value, step, [self._source(each)[1] for each in step.inputs])
-        for view in item.reads:
-            self._make(view)
-        self.found.append(item)
-        self.made.add(value)
+            return Call(value, step, [self._source(each)[1] for each in step.inputs])
 
     def _stage(self, value: int) -> Stage:
         stage, step = Stage(value), self.steps[value - 1]
@@ -171,18 +180,20 @@ class _Stages:
             stage.terms, stage.bias, stage.other = [], bias, View(others)
             self._add(stage, last, self._is_inner(last))
 
-    def _add(self, stage: Stage, value: int, opens: bool) -> None:
+    def _add(self, stage: Stage, value: int, opens: bool, depth: int = 0) -> None:
         """Adds a value to what a stage sums up; or what that one consists of, if it opens it."""
         step = self.steps[value - 1] if value > 0 else None
+        if depth > MOST_DEPTH:
+            raise _DoesNotFit
         if opens and step is not None:
             if step.op == "add":
                 for each in step.inputs:
-                    self._add(stage, each, self._is_inner(each))
+                    self._add(stage, each, self._is_inner(each), depth + 1)
                 return
             if step.op == "affine" and "factor" not in step.tensors:
                 stage.bias = _sum(stage.bias, step.tensors["bias"])
                 (each,) = step.inputs
-                self._add(stage, each, self._is_inner(each))
+                self._add(stage, each, self._is_inner(each), depth + 1)
                 return
             term = self._term(step)
             if term is not None and len(stage.terms) < MOST_TERMS:
@@ -227,6 +238,8 @@ class _Stages:
         return Term(View(source, INT8, how), weight=step)
 
     def _sum_over_edges(self, step: Step) -> Term | None:
+        if step.attrs.get("heads", 1) > MOST_HEADS:
+            return None
         (read,) = step.inputs
         before = self.steps[read - 1] if read > 0 else None
         attend = self.steps.index(step) if step.op == "attend" else None

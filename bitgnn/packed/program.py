@@ -32,23 +32,6 @@ from typing import Any
 
 from torch import Tensor
 
-OPS = (
-    "quantize",
-    "linear",
-    "aggregate",
-    "attend",
-    "affine",
-    "layer_norm",
-    "unit",
-    "act",
-    "add",
-    "cat",
-    "maximum",
-    "pick",
-    "collect",
-)
-
-
 Relation = tuple[str, str, str]  # a type of edges, as PyG names it: source, name, target
 
 
@@ -80,7 +63,7 @@ class Step:
     r"""One step of a program.
 
     Args:
-        op (str): One of :obj:`OPS`.
+        op (str): One of those above.
         inputs (tuple): The values that it reads.
         name (str, optional): The layer that it comes from, by its name in the model.
             (default: :obj:`""`)

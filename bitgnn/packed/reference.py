@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitgnn.kernels import graph_attention, spmm
+from bitgnn.packed.activations import ACTIVATIONS
 from bitgnn.packed.graph import PreparedGraph, PreparedHeteroGraph
 from bitgnn.packed.program import Program, Step
 from bitgnn.quant import QuantConfig, quantize_rows
@@ -115,9 +116,7 @@ def _unit(step: Step, graph: Any, x: Tensor) -> Tensor:
 
 def _act(step: Step, graph: Any, x: Tensor) -> Tensor:
     attrs = dict(step.attrs)
-    kind = attrs.pop("kind")
-    function = getattr(F, kind, None) or getattr(torch, kind)
-    return function(x, **attrs)
+    return ACTIVATIONS[attrs.pop("kind")].function(x, **attrs)
 
 
 def _add(step: Step, graph: Any, a: Tensor, b: Tensor) -> Tensor:

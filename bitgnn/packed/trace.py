@@ -10,24 +10,13 @@ import torch
 import torch_geometric.nn as pyg
 from torch import fx, nn
 
+from bitgnn.packed.activations import ACTIVATIONS
 from bitgnn.packed.lower import NOTHING, RULES, Builder, Unsupported, lower
 from bitgnn.packed.program import Program
 from bitgnn.packed.simplify import simplify
 
 EDGES, WEIGHTS = "edge_index", "edge_weight"
 
-# Functions and methods of tensors, by name, that are activation functions of one value.
-_ACTS: dict[str, dict[str, Any]] = {
-    "relu": {},
-    "elu": {"alpha": 1.0},
-    "leaky_relu": {"negative_slope": 0.01},
-    "gelu": {"approximate": "none"},
-    "silu": {},
-    "tanh": {},
-    "sigmoid": {},
-    "softmax": {"dim": -1},
-    "log_softmax": {"dim": -1},
-}
 _DROPOUTS = ("dropout", "alpha_dropout", "feature_alpha_dropout")
 
 
@@ -232,13 +221,14 @@ class Reader:
                     "torch.nn.Dropout, which alone changes with the mode after `to_hetero`"
                 )
             return x
-        if name not in _ACTS:
+        if name not in ACTIVATIONS:
             raise Unsupported(f"'{name}' cannot be packed")
-        names = tuple(_ACTS[name])
+        defaults = ACTIVATIONS[name].defaults
+        names = tuple(defaults)
         values = _bound(
             node,
             ("input", *names),
-            (None, *_ACTS[name].values()),
+            (None, *defaults.values()),
             ignored=("inplace", "_stacklevel", "dtype", "training"),
         )
         return self.builder.emit("act", x, kind=name, **dict(zip(names, values[1:], strict=True)))

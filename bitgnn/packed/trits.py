@@ -1,5 +1,7 @@
 r"""Ternary values as bytes: five a byte, in files."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +9,9 @@ from torch import Tensor
 TRITS = 5  # 3 ** 5 = 243 values fit a byte, which leaves 8 / log2(243) = 1 % of it unused.
 
 _POWERS = torch.tensor([3**place for place in range(TRITS)], dtype=torch.uint8)
-_DIGITS = torch.stack([torch.arange(243) // 3**place % 3 for place in range(TRITS)], dim=1)
+# The values of each byte.
+_VALUES = torch.stack([torch.arange(243) // 3**place % 3 - 1 for place in range(TRITS)], dim=1)
+_VALUES = _VALUES.to(torch.int8)
 
 
 def to_trits(values: Tensor) -> Tensor:
@@ -44,15 +48,15 @@ def from_trits(packed: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
     Raises:
         ValueError: If bytes are too many or too few for the shape, or one is above 242.
     """
-    count = torch.Size(shape).numel()
+    count = math.prod(shape)  # Of any size, and compared before anything is allocated.
     expected = -(-count // TRITS)
     if packed.dtype != torch.uint8 or packed.dim() != 1 or packed.numel() != expected:
         raise ValueError(
             f"{count} values of shape {tuple(shape)} take {expected} bytes "
             f"(got {packed.dtype} of shape {tuple(packed.shape)})"
         )
-    if packed.numel() and int(packed.max()) >= len(_DIGITS):
+    if packed.numel() and int(packed.max()) >= len(_VALUES):
         raise ValueError(
             f"A byte holds five trits, at most 242 (got {int(packed.max())}): the data is damaged"
         )
-    return (_DIGITS[packed.long()].reshape(-1)[:count].to(torch.int8) - 1).view(shape)
+    return _VALUES[packed.int()].reshape(-1)[:count].view(shape)

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from bitgnn import QuantConfig
 from bitgnn.nn import BitGCN, BitGraphSAGE
-from bitgnn.packed.file import FORMAT, read_program, write_program
+from bitgnn.packed.file import FORMAT, checksum, read_program, write_program
 from bitgnn.packed.trace import trace
 
 
@@ -69,9 +69,12 @@ def test_files_of_others(tmp_path, path):
         read_program(tmp_path / "missing")
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata() | {"version": "2"}
+        metadata = file.metadata() | {"version": "9"}
     save_file(tensors, other, metadata)
-    with pytest.raises(ValueError, match="has version 2, and this bitgnn knows versions up to 1"):
+    with pytest.raises(ValueError, match="is damaged: its checksum differs"):  # Above all else.
+        read_program(other)
+    save_file(tensors, other, metadata | {"sha256": checksum(tensors, metadata)})
+    with pytest.raises(ValueError, match="has version 9, and this bitgnn knows versions up to 2"):
         read_program(other)
 
 

@@ -5,7 +5,7 @@ from torch_geometric.nn import BatchNorm, GCNConv, LayerNorm, Linear
 
 from bitgnn import QuantConfig
 from bitgnn.nn import BitGATConv, BitGCNConv, BitLinear, BitSAGEConv, BitSGConv
-from bitgnn.packed.lower import ACTIVATIONS, NOTHING, RULES, Builder, Unsupported, lower
+from bitgnn.packed.lower import KINDS, NOTHING, RULES, Builder, Unsupported, lower
 from bitgnn.packed.program import Edges
 
 
@@ -83,4 +83,4 @@ def test_what_there_is_no_rule_for():
     builder = Builder()
     assert lower(builder, nn.Bilinear(2, 2, 2), "it", 0) is None
     assert builder.steps == []
-    assert not (set(ACTIVATIONS) | set(NOTHING)) & set(RULES)
+    assert not (set(KINDS) | set(NOTHING)) & set(RULES)
