@@ -14,8 +14,19 @@ constexpr int64_t TARGETS = 16;  // that a thread takes at once
 
 BITGNN_INLINE double exponential(double x) { return std::exp(x); }
 
-BITGNN_INLINE std::int32_t truncated(float x) { return static_cast<std::int32_t>(x); }
-BITGNN_INLINE NativeInts truncated(Native x) { return __builtin_convertvector(x, NativeInts); }
+// 2^n of n + 1.5 * 2^23, in whose bits n stands: no conversion to integers, which NaN does not have.
+BITGNN_INLINE float power_of_two(float shifted) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;  // Nothing else of 1.5 * 2^23 is left.
+    float power;
+    std::memcpy(&power, &bits, sizeof power);
+    return power;
+}
+BITGNN_INLINE Native power_of_two(Native shifted) {
+    typedef std::uint32_t NativeBits __attribute__((vector_size(NATIVE * sizeof(float))));
+    return (Native)(((NativeBits)shifted + 127) << 23);
+}
 
 // e^(x - n ln(2)) for the n that leaves least, by its Taylor polynomial.
 template <class T>
@@ -38,11 +49,8 @@ BITGNN_INLINE T exponential(T x) {
     constexpr float lowest = -87.0f, highest = 88.0f, rounding = 0x1.8p23f;
     T bounded = x < lowest ? T{} + lowest : x;  // NaN stays
     bounded = bounded > highest ? T{} + highest : bounded;
-    const T n = (bounded * 1.44269504f + rounding) - rounding;
-    const auto exponent = (truncated(n) + 127) << 23;
-    T power;
-    std::memcpy(&power, &exponent, sizeof power);
-    return rest_of_power(bounded, n) * power;
+    const T shifted = bounded * 1.44269504f + rounding;
+    return rest_of_power(bounded, shifted - rounding) * power_of_two(shifted);
 }
 
 #if defined(__AVX512F__)

@@ -1,12 +1,15 @@
-// The engine of packed models in Python. Pointers are addresses (Tensor.data_ptr()), and whoever
-// hands one over keeps what it points to; bitgnn/packed/native.py, their only caller, does.
+// The engine of packed models in Python. Arrays that it keeps are handed over as they are and live as
+// long as it does; those of a call are pairs of an address and a number of bytes. It checks the sizes of
+// both (check.cpp).
 
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings.h"
 #include "engine.h"
 #include "graph.h"
+#include "spans.h"
 
 namespace nb = nanobind;
 
@@ -14,15 +17,23 @@ namespace {
 
 using namespace bitgnn;
 using Address = std::uintptr_t;
+using Given = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 
-// A pointer as an attribute: found(self) is the pointer.
-template <class T, class Found>
-void address(nb::class_<T>& type, const char* name, Found found) {
+int type_of(const Given& given) {
+    if (given.dtype() == nb::dtype<float>()) return FLOAT32;
+    if (given.dtype() == nb::dtype<std::uint8_t>()) return BYTES;
+    return given.dtype() == nb::dtype<std::int8_t>() ? SIGNED_BYTES : NO_TYPE;
+}
+
+// An array as an attribute that is written.
+template <class T>
+void array(nb::class_<T>& type, const char* name, Array T::* member) {
     type.def_prop_rw(
-        name, [found](T& self) { return reinterpret_cast<Address>(found(self)); },
-        [found](T& self, Address value) {
-            using Pointer = std::remove_reference_t<decltype(found(self))>;
-            found(self) = reinterpret_cast<Pointer>(value);
+        name, [member](const T& self) { return (self.*member).count; },
+        [member](T& self, Given given) {
+            const auto count = static_cast<std::int64_t>(given.size());
+            const auto owner = std::make_shared<Given>(given);
+            self.*member = {given.data(), count, type_of(given), owner};
         });
 }
 
@@ -51,10 +62,10 @@ void define_term(nb::module_& m) {
     attribute(type, "eps", [](TermOf& t) -> float& { return t.term.quantize.eps; });
     attribute(type, "n", [](TermOf& t) -> std::int64_t& { return t.term.weight.n; });
     attribute(type, "k", [](TermOf& t) -> std::int64_t& { return t.term.weight.k; });
-    address(type, "codes", [](TermOf& t) -> auto& { return t.term.weight.codes; });
-    address(type, "scale", [](TermOf& t) -> auto& { return t.term.weight.scale; });
-    address(type, "numbers", [](TermOf& t) -> auto& { return t.term.weight.numbers; });
-    address(type, "by_row", [](TermOf& t) -> auto& { return t.term.weight.by_row; });
+    array(type, "codes", &TermOf::codes);
+    array(type, "scale", &TermOf::scale);
+    array(type, "numbers", &TermOf::numbers);
+    array(type, "by_row", &TermOf::by_row);
 }
 
 void define_stage(nb::module_& m) {
@@ -67,28 +78,45 @@ void define_stage(nb::module_& m) {
     attribute(type, "slope", [](StageOf& s) -> float& { return s.stage.slope; });
     attribute(type, "hands_on", [](StageOf& s) -> bool& { return s.stage.hands_on; });
     attribute(type, "form", [](StageOf& s) -> int& { return s.stage.integers.form; });
-    attribute(type, "stride", [](StageOf& s) -> std::int64_t& { return s.stage.integers.stride; });
     attribute(type, "high", [](StageOf& s) -> float& { return s.stage.quantize.high; });
     attribute(type, "top", [](StageOf& s) -> float& { return s.stage.quantize.top; });
     attribute(type, "eps", [](StageOf& s) -> float& { return s.stage.quantize.eps; });
     attribute(type, "attends", [](StageOf& s) -> std::int64_t& { return s.stage.attends; });
     attribute(type, "rounded", [](StageOf& s) -> bool& { return s.stage.rounded; });
-    address(type, "factor", [](StageOf& s) -> auto& { return s.stage.factor; });
-    address(type, "bias", [](StageOf& s) -> auto& { return s.stage.bias; });
-    address(type, "vectors", [](StageOf& s) -> auto& { return s.stage.vectors; });
+    array(type, "factor", &StageOf::factor);
+    array(type, "bias", &StageOf::bias);
+    array(type, "vectors", &StageOf::vectors);
+}
+
+std::vector<Span> spans(const std::vector<Lent>& lent) {
+    std::vector<Span> found;
+    found.reserve(lent.size());
+    for (const Lent& each : lent) found.push_back({each.first, each.second});
+    return found;
+}
+
+// Edges by target. What `sort_edges` has made is looked at once: rows in their order, and `most`.
+void make_edges(Edges* self, Address crow, Address col, Address weight, Address node,
+                std::int64_t rows, std::int64_t most, std::int64_t sources) {
+    const auto* at = reinterpret_cast<const std::int64_t*>(crow);
+    bool holds = at && rows >= 0 && rows < MOST_ROWS && most >= 0 && sources >= 0 &&
+                 sources < MOST_ROWS && at[0] == 0;
+    for (std::int64_t row = 0; holds && row < rows; ++row) {
+        const std::int64_t count = at[row + 1] - at[row];
+        holds = count >= 0 && count <= most;
+    }
+    holds = holds && (col || at[rows] == 0) && (!node || sources <= rows);
+    if (!holds) throw std::invalid_argument("bitgnn engine: edges are no edges by target");
+    new (self) Edges{at, reinterpret_cast<const std::int32_t*>(col),
+                     reinterpret_cast<const float*>(weight),
+                     reinterpret_cast<const float*>(node), rows, most, sources};
 }
 
 }  // namespace
 
 void define_engine(nb::module_& m) {
     nb::class_<Edges> edges(m, "Edges");
-    edges.def("__init__", [](Edges* self, Address crow, Address col, Address weight, Address node,
-                             std::int64_t rows, std::int64_t most) {
-        new (self) Edges{reinterpret_cast<const std::int64_t*>(crow),
-                         reinterpret_cast<const std::int32_t*>(col),
-                         reinterpret_cast<const float*>(weight),
-                         reinterpret_cast<const float*>(node), rows, most};
-    });
+    edges.def("__init__", &make_edges);
     m.def(
         "sort_edges",
         [](Address source, Address target, Address weight, std::int64_t count, std::int64_t nodes,
@@ -108,7 +136,12 @@ void define_engine(nb::module_& m) {
         .def(nb::init<>())
         .def("add_value", &Engine::add_value)
         .def("add_pass", &Engine::add_pass)
-        .def("run", &Engine::run, nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "run",
+            [](Engine& self, const std::vector<Lent>& given, const std::vector<Edges>& edges,
+               const std::vector<Lent>& wanted, const std::vector<std::int64_t>& rows,
+               int threads) { self.run(spans(given), edges, spans(wanted), rows, threads); },
+            nb::call_guard<nb::gil_scoped_release>())
         .def_prop_ro("seconds", &Engine::seconds)
         .def_prop_ro("bytes", &Engine::bytes);
 }

@@ -58,6 +58,7 @@ std::int8_t* Engine::Memory::at_least(std::size_t size) {
 }
 
 int Engine::add_value(int form, std::int64_t width, int place, int nodes) {
+    check_value(form, width, place, nodes);
     // What the engine writes for itself is filled up to whole cache lines.
     const std::int64_t stride = place == OWN ? rounded_up(width, LINE / size_of(form)) : width;
     values_.push_back({form, place, width, stride, nodes});
@@ -71,22 +72,46 @@ void Engine::needed(int value, int pass) {
     found.last = pass;
 }
 
-void Engine::add_pass(const std::vector<StageOf>& stages, int nodes) {
+void Engine::add_pass(std::vector<StageOf> stages, int nodes) {
+    const int pass = static_cast<int>(passes_.size());
+    std::vector<Value> before = values_;
+    try {
+        add_stages(stages, pass, nodes);
+    } catch (...) {
+        values_ = std::move(before);
+        throw;
+    }
+    passes_.push_back(std::move(stages));
+    nodes_.push_back(nodes);
+}
+
+void Engine::add_stages(std::vector<StageOf>& stages, int pass, int nodes) {
     if (stages.empty() || stages.size() > MOST_STAGES) {
         throw std::invalid_argument("a pass has 1 to " + std::to_string(MOST_STAGES) + " stages");
     }
-    const int pass = static_cast<int>(passes_.size());
-    for (const StageOf& stage : stages) {
-        if (stage.terms.empty() || stage.terms.size() > MOST_TERMS) {
-            throw std::invalid_argument("a stage has 1 to " + std::to_string(MOST_TERMS) +
-                                        " terms");
+    const StageOf* before = nullptr;
+    for (StageOf& stage : stages) {
+        check_stage(stage, before, pass, nodes);
+        for (TermOf& term : stage.terms) {
+            Weight& w = term.term.weight;
+            w.codes = static_cast<const std::uint8_t*>(term.codes.data);
+            w.scale = static_cast<const float*>(term.scale.data);
+            w.numbers = static_cast<const float*>(term.numbers.data);
+            w.by_row = term.by_row.data;
+            needed(term.value, pass), needed(term.scores, pass);
         }
-        for (const TermOf& term : stage.terms) needed(term.value, pass), needed(term.scores, pass);
-        needed(stage.other, pass), needed(stage.numbers, pass);
-        needed(stage.integers, pass), needed(stage.scores, pass);
+        stage.stage.factor = static_cast<const float*>(stage.factor.data);
+        stage.stage.bias = static_cast<const float*>(stage.bias.data);
+        stage.stage.vectors = static_cast<const float*>(stage.vectors.data);
+        const int size = static_cast<int>(size_of(stage.stage.integers.form));
+        stage.stage.integers.stride = rounded_up(stage.stage.width, LINE / size);
+        needed(stage.other, pass);
+        for (int made : {stage.numbers, stage.integers, stage.scores}) {
+            needed(made, pass);
+            if (made != NONE) values_[static_cast<std::size_t>(made)].made = pass;
+        }
+        before = &stage;
     }
-    passes_.push_back(stages);
-    nodes_.push_back(nodes);
 }
 
 // Puts each value where no other is that is needed at the same time; the largest first, as small ones
@@ -133,12 +158,8 @@ Rows Engine::rows_of(int number) const {
     found.passes_by = value.place == WANTED ? size > WANTED_BY
                                             : value.form == INT16 && size > OWN_BY;
     if (value.place != OWN) {
-        found.values = callers_[static_cast<std::size_t>(number)];
-        if (value.form == SPARSE) {  // The caller has written where the three parts are.
-            auto* const* parts = static_cast<std::int64_t* const*>(found.values);
-            found.crow = parts[0], found.col = parts[1];
-            found.values = parts[2] ? parts[2] : parts[0];  // Without any, there still are rows.
-        }
+        const Caller& caller = callers_[static_cast<std::size_t>(number)];
+        found.values = caller.values, found.crow = caller.crow, found.col = caller.col;
         return found;
     }
     const std::int64_t room = value.rows + SPARE;
@@ -160,19 +181,17 @@ Scores Engine::scores_of(int number) const {
     return {src, src + value.rows * value.width / 2};
 }
 
-void Engine::run(const std::vector<std::uintptr_t>& given, const std::vector<Edges>& edges,
-                 const std::vector<std::uintptr_t>& wanted, const std::vector<std::int64_t>& rows,
+void Engine::run(const std::vector<Span>& given, const std::vector<Edges>& edges,
+                 const std::vector<Span>& wanted, const std::vector<std::int64_t>& rows,
                  int threads) {
     std::lock_guard<std::mutex> only(alone_);
-    callers_.assign(values_.size(), nullptr);
-    std::size_t next_given = 0, next_wanted = 0;
+    check_rows(rows, threads);
+    check_edges(edges, rows);
+    for (Value& value : values_) value.rows = rows[static_cast<std::size_t>(value.nodes)];
+    take(given, wanted);
     for (std::size_t k = 0; k < values_.size(); ++k) {
-        values_[k].rows = rows.at(static_cast<std::size_t>(values_[k].nodes));
-        const int place = values_[k].place;
-        if (place == GIVEN) callers_[k] = reinterpret_cast<void*>(given.at(next_given++));
-        if (place != WANTED) continue;
-        callers_[k] = reinterpret_cast<void*>(wanted.at(next_wanted++));
-        use_huge_pages(callers_[k],
+        if (values_[k].place != WANTED) continue;
+        use_huge_pages(callers_[k].values,
                        values_[k].rows * values_[k].width * size_of(values_[k].form));
     }
     const std::int64_t own = lay_out();

@@ -27,11 +27,22 @@ BITGNN_INLINE Native farther(Native apart, Native x) {
     return apart > positive ? apart : positive;
 }
 
+// Whether a row has no integers: a number of it is not finite, its scale is therefore NaN (scale_of), and
+// so is everything that zeros stand for. No number is converted that has no integer.
+template <class T>
+BITGNN_INLINE bool not_finite(Scale scale, int64_t stride, T* to) {
+    if (scale.s < INFINITY) return false;
+    std::memset(to, 0, static_cast<std::size_t>(stride) * sizeof *to);
+    return true;
+}
+
 // What `bitgnn.quant.quantize_rows` makes of a row whose scale is known, to the last bit.
 // x / s is x * (1 / s) but for its last digits, which decide nothing unless it lies in the middle of
 // two integers.
 BITGNN_INLINE void quantize_row(const float* x, int64_t width, Scale scale, Quantize q,
                                 std::int8_t* to, int64_t stride, std::int32_t* sum) {
+    *sum = 0;
+    if (not_finite(scale, stride, to)) return;
     constexpr float rounding = Bits<float>::rounding, middle = 0.49995f;
     const float s = scale.s, inverse = scale.inverse, top = q.top;
     const int64_t whole_vectors = width / NATIVE * NATIVE;
@@ -66,6 +77,7 @@ BITGNN_INLINE void quantize_row(const float* x, int64_t width, Scale scale, Quan
 
 BITGNN_INLINE void quantize_row_16(const float* x, int64_t width, Scale scale, std::int16_t* to,
                                    int64_t stride, bool) {
+    if (not_finite(scale, stride, to)) return;
     constexpr float rounding = Bits<float>::rounding;
     const float inverse = scale.inverse;
 #pragma omp simd
@@ -80,6 +92,8 @@ BITGNN_INLINE void quantize_row_16(const float* x, int64_t width, Scale scale, s
 // there are anyway.
 BITGNN_INLINE void split_row(const float* x, int64_t width, Scale scale, std::int8_t* high,
                              std::int8_t* low, int64_t stride, std::int32_t* sum) {
+    *sum = 0;
+    if (not_finite(scale, stride, high) && not_finite(scale, stride, low)) return;
     constexpr float rounding = Bits<float>::rounding;
     const float inverse = scale.inverse;
     const int64_t whole_vectors = width / NATIVE * NATIVE;

@@ -77,6 +77,7 @@ struct Edges {
     const float* weight;
     const float* node;
     std::int64_t rows, most;  // `most` edges of one target
+    std::int64_t sources;     // nodes that `col` may name
 };
 
 // The scores of nodes as sources and as targets of an attention: (nodes, heads).

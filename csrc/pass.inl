@@ -17,14 +17,15 @@
 
 namespace bitgnn::BITGNN_ISA {
 
-// Deals out the scratch of a thread, cache line by cache line.
+// Deals out the scratch of a thread, cache line by cache line; without any, it only counts.
 struct Room {
-    std::int8_t* at;
+    std::int8_t* bytes;
+    int64_t used = 0;
 
     template <class T>
     T* take(int64_t count) {
-        T* found = reinterpret_cast<T*>(at);
-        at += rounded_up(count * int64_t(sizeof(T)), LINE);
+        T* found = bytes ? reinterpret_cast<T*>(bytes + used) : nullptr;
+        used += rounded_up(count * int64_t(sizeof(T)), LINE);
         return found;
     }
 };
@@ -95,7 +96,7 @@ Work lay_out(const Pass& pass, Room& room) {
 std::int64_t room(const Pass& pass) {
     Room room{nullptr};
     lay_out(pass, room);
-    return room.at - static_cast<std::int8_t*>(nullptr);
+    return room.used;
 }
 
 // Rows from `first` on.

@@ -49,7 +49,7 @@ BITGNN_INLINE void sparse_product(const Rows& x, int64_t r, float s, const Weigh
         for (int64_t e = 0; e < these; ++e) {
             const float whole = (values[from + e] / s + rounding) - rounding;
             integers[e] = static_cast<std::int16_t>(
-                static_cast<std::int32_t>(whole > q.top ? q.top : whole));
+                static_cast<std::int32_t>(whole < q.top ? whole : q.top));  // NaN: any integer
         }
         for (int64_t n = 0; n < stride; n += LINE) {
             const std::int8_t* columns = by_row + n;

@@ -111,6 +111,15 @@ def of(x: Tensor) -> ModuleType:
     return kernels
 
 
+def span(x: Tensor | None) -> tuple[int, int]:
+    r"""Returns the address and the number of bytes of a tensor, of which kernels check both.
+
+    Args:
+        x (torch.Tensor or None): The tensor, contiguous.
+    """
+    return (0, 0) if x is None else (x.data_ptr(), x.nbytes)
+
+
 def draw_seed() -> int:
     """Returns a seed for :func:`dropout` and :func:`uniform`, drawn by torch's generator."""
     return int(torch.randint(SEEDS, ()).item())
@@ -125,7 +134,7 @@ def uniform(shape: tuple[int, ...], seed: int) -> Tensor:
         seed (int): The seed, of 64 bits.
     """
     out = torch.empty(shape)
-    library().uniform(out.data_ptr(), out.numel(), seed, torch.get_num_threads())
+    library().uniform(span(out), seed, torch.get_num_threads())
     return out
 
 
@@ -140,8 +149,7 @@ def dropout(x: Tensor, p: float, seed: int) -> Tensor:
     """
     x = x.contiguous()
     out = torch.empty_like(x)
-    args = x.data_ptr(), x.numel(), p, seed, out.data_ptr(), torch.get_num_threads()
-    of(x).dropout(*args)
+    of(x).dropout(span(x), p, seed, span(out), torch.get_num_threads())
     return out
 
 
@@ -170,15 +178,15 @@ def quantize_rows(
         offsets = offsets.contiguous()
     x_q, scale = torch.empty_like(x), x.new_empty((*shape, 1))
     of(x).quantize_rows(
-        x.data_ptr(),
-        0 if offsets is None else offsets.data_ptr(),
+        span(x),
+        span(offsets),
         scale.numel(),
         width,
         -low,
         high,
         eps,
-        x_q.data_ptr(),
-        scale.data_ptr(),
+        span(x_q),
+        span(scale),
         torch.get_num_threads(),
     )
     return x_q, scale

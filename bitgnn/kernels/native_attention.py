@@ -1,5 +1,7 @@
 """The native kernels of attention over edges."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -45,11 +47,9 @@ def attention(
     weight = alpha if noise is None else torch.empty_like(alpha)
     native.of(x).attention(
         *_operands(crow, col, x, score_src, score_dst, negative_slope),
-        0 if noise is None else noise.data_ptr(),
+        native.span(noise),
         p,
-        out.data_ptr(),
-        alpha.data_ptr(),
-        weight.data_ptr(),
+        *map(native.span, (out, alpha, weight)),
         torch.get_num_threads(),
     )
     return out, alpha, weight
@@ -81,18 +81,8 @@ def attention_backward(
     grad_edge = torch.empty_like(alpha)
     native.of(x).attention_backward(
         *_operands(crow, col, x, score_src, score_dst, negative_slope),
-        crow_t.data_ptr(),
-        col_t.data_ptr(),
-        x.size(0),
-        order.data_ptr(),
-        grad.data_ptr(),
-        out.data_ptr(),
-        alpha.data_ptr(),
-        weight.data_ptr(),
-        grad_edge.data_ptr(),
-        grad_x.data_ptr(),
-        grad_src.data_ptr(),
-        grad_dst.data_ptr(),
+        *map(native.span, (crow_t, col_t, order, grad, out, alpha, weight)),
+        *map(native.span, (grad_edge, grad_x, grad_src, grad_dst)),
         torch.get_num_threads(),
     )
     return grad_x, grad_src, grad_dst
@@ -105,8 +95,7 @@ def _operands(
     score_src: Tensor,
     score_dst: Tensor,
     negative_slope: float,
-) -> tuple[int | float, ...]:
-    """What the passes of attention have in common."""
-    matrix = crow.data_ptr(), col.data_ptr(), score_dst.size(0)
-    tensors = x.data_ptr(), score_src.data_ptr(), score_dst.data_ptr()
-    return *matrix, *x.shape[1:], *tensors, negative_slope
+) -> tuple[Any, ...]:
+    """The arguments that both passes of attention take first."""
+    matrix = native.span(crow), native.span(col), score_dst.size(0)
+    return *matrix, *x.shape, *map(native.span, (x, score_src, score_dst)), negative_slope

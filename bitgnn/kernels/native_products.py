@@ -20,7 +20,8 @@ def multiplies(x: Tensor, weight: Tensor) -> bool:
         x (torch.Tensor): The rows.
         weight (torch.Tensor): The weight.
     """
-    return x.dtype == torch.float32 and x.numel() > MANY and native.applies(x, weight)
+    many = x.dtype == torch.float32 and x.numel() > MANY and weight.numel() > 0
+    return many and native.applies(x, weight)
 
 
 def pack_codes(weight: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ def pack_codes(weight: Tensor) -> Tensor:
     n, k = weight.shape
     weight = weight.to(torch.int8).contiguous()
     codes = torch.empty(-(-n // LANES) * -(-k // GROUP) * LINE, dtype=torch.uint8)
-    native.library().pack_codes(weight.data_ptr(), n, k, codes.data_ptr())
+    native.library().pack_codes(native.span(weight), n, k, native.span(codes))
     return codes
 
 
@@ -45,7 +46,7 @@ def pack_numbers(weight: Tensor) -> Tensor:
     n, k = weight.shape
     weight = weight.float().contiguous()
     packed = torch.empty(-(-n // LANES) * LANES * k)
-    native.library().pack_numbers(weight.data_ptr(), n, k, packed.data_ptr())
+    native.library().pack_numbers(native.span(weight), n, k, native.span(packed))
     return packed
 
 
@@ -113,11 +114,12 @@ def _product(x: Tensor, shape: torch.Size, **how: Any) -> Tensor:
     term.n, term.k = shape
     term.value = engine.add_value(NUMBERS, x.size(1), GIVEN, 0)
     for name, value in how.items():
-        setattr(term, name, value.data_ptr() if isinstance(value, Tensor) else value)
+        setattr(term, name, value)
     stage.terms, stage.width = [term], shape[0]
     stage.numbers = engine.add_value(NUMBERS, shape[0], WANTED, 0)
     engine.add_pass([stage], 0)
-    engine.run([x.data_ptr()], [], [out.data_ptr()], [x.size(0)], torch.get_num_threads())
+    threads = torch.get_num_threads()
+    engine.run([native.span(x)], [], [native.span(out)], [x.size(0)], threads)
     return out
 
 
@@ -142,9 +144,8 @@ def weight_gradient(
     (rows, k), n = x.shape, grad.size(1)
     low, high, eps = bounds or (0.0, 0.0, 0.0)
     out, room = torch.empty(n, k), torch.empty(library.gradient_room(n, k))
-    addresses = room.data_ptr(), out.data_ptr()
     library.weight_gradient(
-        x.data_ptr(), grad.data_ptr(), rows, n, k, -low, high, eps, *addresses,
-        torch.get_num_threads(),
+        native.span(x), native.span(grad), rows, n, k, -low, high, eps, native.span(room),
+        native.span(out), torch.get_num_threads(),
     )  # fmt: skip
     return out

@@ -109,7 +109,8 @@ class PreparedGraph:
                 source, target, 0 if given is None else given.data_ptr(), self.num_edges,
                 self.num_nodes, gcn, edges.self_loops, gcn, fill, crow.data_ptr(), *places,
             )  # fmt: skip
-            made = library.Edges(crow.data_ptr(), *places, self.num_nodes, most)
+            sizes = self.num_nodes, most, self.num_sources
+            made = library.Edges(crow.data_ptr(), *places, *sizes)
             self._native[edges] = made, (crow, piece)
         return self._native[edges][0]
 

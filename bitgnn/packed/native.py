@@ -123,7 +123,7 @@ class _Engine:
         self.types = sorted(set(self.nodes))
         self.edges: list[Edges] = []
         self.outputs = Outputs()
-        self.kept: list[Tensor] = []  # what the engine has addresses of
+        self.codes: dict[int, Tensor] = {}  # of each weight; layers may share one
         self.views: dict[View, int] = {}
         self.scores: dict[int, int] = {}
         for value in segment.given:
@@ -150,10 +150,9 @@ class _Engine:
             else self.outputs.empty(rows[self.nodes[value]], self.widths[value])
             for value in self.segment.wanted
         }
-        parts = [_parts(values[value]) for value in self.segment.given]
-        given = [part.data_ptr() for part in parts]
+        given = [span for value in self.segment.given for span in _spans(values[value])]
         edges = [] if graph is None else [graph.native(each) for each in self.edges]
-        wanted = [output.data_ptr() for output in outputs.values()]
+        wanted = [kernels.span(output) for output in outputs.values()]
         counts = [rows.get(nodes, 0) for nodes in self.types]
         self.engine.run(given, edges, wanted, counts, torch.get_num_threads())
         values.update(outputs)
@@ -167,9 +166,9 @@ class _Engine:
         made.terms = [self._term(term, handed) for term in stage.terms]
         made.width = self.widths[stage.value]
         if stage.factor is not None:
-            made.factor = self._keep(stage.factor.expand(made.width))
+            made.factor = stage.factor.expand(made.width).contiguous()
         if stage.bias is not None:
-            made.bias = self._keep(stage.bias)
+            made.bias = stage.bias
         if stage.act is not None:
             made.act = ACTS[stage.act.attrs["kind"]]
             made.slope = stage.act.attrs.get("alpha", stage.act.attrs.get("negative_slope", 0.0))
@@ -182,14 +181,12 @@ class _Engine:
         return made
 
     def _make(self, made: Any, view: View, handed: bool) -> None:
-        width = self.widths[view.value]
         if view.attend is not None:
             self._score(made, view)
         if view in self.views:
             return
         if handed:
             made.hands_on, made.form = True, view.form
-            made.stride = -(-width // (LINE // SIZES[view.form])) * (LINE // SIZES[view.form])
         else:
             self.views[view] = self._add_value(view.form, view.value, OWN)
             if view.form == NUMBERS:
@@ -213,7 +210,7 @@ class _Engine:
         if step.inputs[0] != view.value:  # The linear layer comes after the sum.
             before = self.program.steps[step.inputs[0] - 1]
         made.attends = step.attrs["heads"]
-        made.vectors = self._keep(attention_vectors(step, before))
+        made.vectors = attention_vectors(step, before)
         made.rounded = before is not None
         self.scores[view.attend] = self._add_value(NUMBERS, view.value, OWN, 2 * made.attends)
         made.scores = self.scores[view.attend]
@@ -249,27 +246,25 @@ class _Engine:
         made.n, made.k = weight.shape
         ternary = step.attrs["bits"] is not None
         if ternary:
-            made.scale = self._keep(step.tensors["scale"].float().expand(n))
+            made.scale = step.tensors["scale"].expand(n).contiguous()
         if sparse:
-            by_row = weight.t() if ternary else weight.t().float()
-            made.by_row = self._keep(F.pad(by_row, (0, -n % LINE)))
+            made.by_row = F.pad(weight.t(), (0, -n % LINE)).contiguous()
             return
-        if not ternary:
-            made.numbers = self._keep(pack_numbers(weight))
-            return
-        made.codes = self._keep(pack_codes(weight))
-
-    def _keep(self, tensor: Tensor) -> int:
-        self.kept.append(tensor.contiguous())
-        return self.kept[-1].data_ptr()
+        if id(weight) not in self.codes:
+            self.codes[id(weight)] = pack_codes(weight) if ternary else pack_numbers(weight)
+        if ternary:
+            made.codes = self.codes[id(weight)]
+        else:
+            made.numbers = self.codes[id(weight)]
 
 
-def _parts(value: Tensor) -> Tensor:
-    """Where the engine finds a value: itself, or where a sparse matrix has its three parts."""
+def _spans(value: Tensor) -> list[tuple[int, int]]:
+    """Where the engine finds a value, or the three parts of a sparse matrix."""
     if value.layout == torch.strided:
-        return value
-    parts = value.crow_indices(), value.col_indices(), value.values()
-    return torch.tensor([part.data_ptr() for part in parts])
+        return [kernels.span(value)]
+    return [
+        kernels.span(part) for part in (value.crow_indices(), value.col_indices(), value.values())
+    ]
 
 
 def _handed(stages: Sequence[Stage], place: int, segment: Segment) -> View | None:

@@ -40,20 +40,28 @@ void print(const char* name, const std::vector<T>& numbers) {
     std::printf("\n");
 }
 
-std::uintptr_t address(const void* of) { return reinterpret_cast<std::uintptr_t>(of); }
+template <class T>
+Span span(const std::vector<T>& of) {
+    return {reinterpret_cast<std::uintptr_t>(of.data()), std::int64_t(of.size() * sizeof(T))};
+}
 
-std::vector<float> product(const Term& term, const std::vector<float>& x, std::int64_t rows) {
+template <class T>
+Array array(const std::vector<T>& of) {
+    const int type = sizeof(T) == 4 ? FLOAT32 : T(-1) < T(0) ? SIGNED_BYTES : BYTES;
+    return {of.data(), std::int64_t(of.size()), type, nullptr};
+}
+
+std::vector<float> product(TermOf of, const std::vector<float>& x, std::int64_t rows) {
     Engine engine;
     StageOf stage;
-    TermOf of;
-    of.term = term;
-    of.value = engine.add_value(NUMBERS, term.weight.k, GIVEN, 0);
+    const Weight& weight = of.term.weight;
+    of.value = engine.add_value(NUMBERS, weight.k, GIVEN, 0);
     stage.terms = {of};
-    stage.stage.width = term.weight.n;
-    stage.numbers = engine.add_value(NUMBERS, term.weight.n, WANTED, 0);
+    stage.stage.width = weight.n;
+    stage.numbers = engine.add_value(NUMBERS, weight.n, WANTED, 0);
     engine.add_pass({stage}, 0);
-    std::vector<float> out(static_cast<std::size_t>(rows * term.weight.n));
-    engine.run({address(x.data())}, {}, {address(out.data())}, {rows}, 1);
+    std::vector<float> out(static_cast<std::size_t>(rows * weight.n));
+    engine.run({span(x)}, {}, {span(out)}, {rows}, 1);
     return out;
 }
 
@@ -95,10 +103,10 @@ void print_products(const Kernels& k, std::int64_t rows, std::int64_t width, std
     k.pack_codes(weight.data(), n, width, codes.data());
     print("same:codes", codes);
     const std::vector<float> ones(std::size_t(n), 1.0f);
-    Term term{};
-    term.weight.n = n, term.weight.k = width;
-    term.weight.codes = codes.data(), term.weight.scale = ones.data();
-    term.hold = INT8, term.quantize = {127, 127, 1e-5f};
+    TermOf term;
+    term.term.weight.n = n, term.term.weight.k = width;
+    term.codes = array(codes), term.scale = array(ones);
+    term.term.hold = INT8, term.term.quantize = {127, 127, 1e-5f};
     const std::vector<float> found = product(term, x, rows);
     std::vector<float> x_q(x.size()), scale(static_cast<std::size_t>(rows));
     k.f32.quantize_rows(x.data(), nullptr, rows, width, 127, 127, 1e-5f, x_q.data(), scale.data(),
@@ -108,13 +116,13 @@ void print_products(const Kernels& k, std::int64_t rows, std::int64_t width, std
         std::fprintf(stderr, "a product of %d x %d x %d is wrong\n", int(rows), int(width), int(n));
         std::exit(1);
     }
-    term.hold = INT16;
+    term.term.hold = INT16;
     print("close:16_bits", product(term, x, rows));
     std::vector<float> packed(std::size_t((n + 15) / 16 * 16 * width));
     k.pack_numbers(numbers.data(), n, width, packed.data());
     print("same:numbers", packed);
-    Term dense{};
-    dense.weight.n = n, dense.weight.k = width, dense.weight.numbers = packed.data();
+    TermOf dense;
+    dense.term.weight.n = n, dense.term.weight.k = width, dense.numbers = array(packed);
     print("close:product", product(dense, x, rows));
     const std::vector<float> grad = source.numbers<float>(rows * n);
     std::vector<float> room(std::size_t(k.gradient_room(n, width)));
@@ -148,7 +156,7 @@ void print_sums(const Kernels& k, int form, int reduce, std::int64_t rows, std::
     TermOf product, sum;
     product.value = given;
     product.term.weight.n = product.term.weight.k = width;
-    product.term.weight.numbers = packed.data();
+    product.numbers = array(packed);
     first.terms = {product}, first.integers = rounded;
     first.stage.width = width, first.stage.act = ELU, first.stage.slope = 1;
     first.stage.quantize = {127, 127, 1e-5f};
@@ -158,8 +166,8 @@ void print_sums(const Kernels& k, int form, int reduce, std::int64_t rows, std::
     second.stage.width = width, second.stage.act = LEAKY_RELU, second.stage.slope = 0.1f;
     engine.add_pass({first}, 0), engine.add_pass({second}, 0);
     std::vector<float> out(x.size());
-    const Edges edges{crow.data(), col.data(), counts.data(), nullptr, rows, 3};
-    engine.run({address(x.data())}, {edges}, {address(out.data())}, {rows}, 1);
+    const Edges edges{crow.data(), col.data(), counts.data(), nullptr, rows, 3, rows};
+    engine.run({span(x)}, {edges}, {span(out)}, {rows}, 1);
     print("close:sums", out);
 }
 
