@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from collections import deque
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ class Outputs:
     takes as long as some kernels."""
 
     def __init__(self) -> None:
-        self._free: Tensor | None = None
+        # One piece at most. Taking and giving back are atomic, which a lock could not make them:
+        # what gives back may run within `empty`, when garbage is collected.
+        self._free: deque[Tensor] = deque(maxlen=1)
 
     def empty(self, *size: int) -> Tensor:
         r"""Returns a tensor of 32-bit numbers that are not set.
@@ -25,14 +28,14 @@ class Outputs:
         """
         count = math.prod(size)
         if 4 * count < LARGE:
-            return torch.empty(size)
-        memory, self._free = self._free, None
+            return torch.empty(size, dtype=torch.float32, device="cpu")
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = None
         if memory is None or not count <= memory.numel() <= 2 * count:
-            memory = torch.empty(count)
+            memory = torch.empty(count, dtype=torch.float32, device="cpu")
         # All that shares the storage of the tensor keeps this array, and nobody else does.
         lent = memory.numpy()[:count]
-        weakref.finalize(lent, self._take_back, memory).atexit = False
+        weakref.finalize(lent, self._free.append, memory).atexit = False
         return torch.from_numpy(lent).view(size)
-
-    def _take_back(self, memory: Tensor) -> None:
-        self._free = memory

@@ -48,17 +48,17 @@ def test_memory_of_a_much_larger_output_is_not_kept_for_a_small_one():
     large = pool.empty(3000, 1000)
     del large
     out = pool.empty(*SIZE)
-    assert pool._free is None
+    assert not pool._free
     assert out.untyped_storage().nbytes() == 4 * out.numel()
 
 
 def test_small_outputs_are_torchs_own(monkeypatch):
     pool = Outputs()
     pool.empty(30, 2)
-    assert pool._free is None
+    assert not pool._free
     monkeypatch.setattr(outputs, "LARGE", 0)
     pool.empty(30, 2)
-    assert pool._free is not None
+    assert pool._free
 
 
 def test_memory_of_inference_mode_serves_outside_of_it():
