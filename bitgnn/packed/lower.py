@@ -58,7 +58,9 @@ class Builder:
     ) -> int:
         """Adds a step and returns the value that it makes."""
         given = {
-            key: self._copy(value) for key, value in (tensors or {}).items() if value is not None
+            key: self._copy(value, name)
+            for key, value in (tensors or {}).items()
+            if value is not None
         }
         if edges is not None:
             edges = replace(edges, relation=self.relation)
@@ -72,18 +74,28 @@ class Builder:
             self._integers[layer] = weight.to(torch.int8), scale.view(-1)
         return self._integers[layer]
 
-    def _copy(self, value: Tensor) -> Tensor:
+    def _copy(self, value: Tensor, name: str) -> Tensor:
         """Returns a tensor for a program: the model that it comes from may be trained further."""
         key = value.data_ptr(), value.dtype, value.shape, value.stride()
         if key not in self._copies:
-            dtype = torch.float32 if value.is_floating_point() else value.dtype
-            copy = torch.empty(value.shape, dtype=dtype).copy_(value.detach())
-            self._copies[key] = value, copy  # Kept alive, the address stays its own.
+            # Kept alive, the address stays its own.
+            self._copies[key] = value, _parameter(value, name)
         return self._copies[key][1]
 
     def is_quantized(self, value: int) -> bool:
         """Whether a value consists of integer rows."""
         return value > 0 and self.steps[value - 1].op == "quantize"
+
+
+def _parameter(value: Tensor, name: str) -> Tensor:
+    """A copy of a parameter, as packed models hold them: integers of 8 bits or numbers of 32."""
+    if value.dtype == torch.int8:
+        dtype = torch.int8
+    elif value.dtype.is_floating_point:
+        dtype = torch.float32
+    else:
+        raise Unsupported(f"'{name}' has parameters of type {value.dtype}, which cannot be packed")
+    return value.detach().to("cpu", dtype, copy=True).contiguous()
 
 
 def lower(
