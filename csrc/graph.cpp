@@ -6,52 +6,140 @@
 
 namespace bitgnn {
 
-std::int64_t sort_edges(EdgeList edges, Rule rule, std::int64_t* crow, std::int32_t* col,
-                        float* weight, float* node) {
-    const std::int64_t nodes = edges.nodes;
-    const auto dropped = [&](std::int64_t e) {
-        return rule.loops && edges.source[e] == edges.target[e];
-    };
-    std::fill(crow, crow + nodes + 1, 0);
+namespace {
+
+// One read of memory that another thread may write: what was checked is what is used.
+template <class T>
+T once(const T* at) {
+    return __atomic_load_n(at, __ATOMIC_RELAXED);
+}
+
+bool below(std::int64_t index, std::int64_t size) {
+    return static_cast<std::uint64_t>(index) < static_cast<std::uint64_t>(size);
+}
+
+// Calls each(e, target) for every edge.
+template <class Each>
+Fault by_target(const EdgeList& edges, const Each& each) {
     for (std::int64_t e = 0; e < edges.count; ++e) {
-        if (!dropped(e)) ++crow[edges.target[e] + 1];
+        const std::int64_t target = once(edges.target + e);
+        if (!below(target, edges.targets)) return WRONG_NODE;
+        if (!each(e, target)) return WRONG_NODE;
     }
-    std::int64_t most = 0;
-    for (std::int64_t i = 0; i < nodes; ++i) {
-        crow[i + 1] += rule.loops;
-        most = std::max(most, crow[i + 1]);
-        crow[i + 1] += crow[i];
-    }
-    std::vector<std::int64_t> next(crow, crow + nodes);
-    std::vector<float> loop(weight && rule.loops ? std::size_t(nodes) : 0, rule.fill);
-    for (std::int64_t e = 0; e < edges.count; ++e) {
-        const std::int64_t to = edges.target[e];
-        const float value = edges.weight ? edges.weight[e] : 1.0f;
-        if (dropped(e)) {
-            if (weight && rule.keeps) loop[std::size_t(to)] = value;
-            continue;
+    return Fault{};
+}
+
+template <class Column, class Each>
+Fault by_target(const EdgeRows<Column>& edges, const Each& each) {
+    std::int64_t begin = once(edges.crow);
+    if (begin != 0) return WRONG_ROWS;
+    for (std::int64_t i = 0; i < edges.targets; ++i) {
+        const std::int64_t end = once(edges.crow + i + 1);
+        if (end < begin || end > edges.count) return WRONG_ROWS;
+        for (std::int64_t e = begin; e < end - edges.left_out; ++e) {
+            if (!each(e, i)) return WRONG_NODE;
         }
-        const std::int64_t at = next[std::size_t(to)]++;
-        col[at] = static_cast<std::int32_t>(edges.source[e]);
-        if (weight) weight[at] = value;
+        begin = end;
     }
-    for (std::int64_t i = 0; rule.loops && i < nodes; ++i) {
-        const std::int64_t at = crow[i + 1] - 1;
-        col[at] = static_cast<std::int32_t>(i);
-        if (weight) weight[at] = loop[std::size_t(i)];
-    }
-    if (!rule.gcn) return most;
+    return begin == edges.count ? Fault{} : WRONG_ROWS;
+}
+
+std::int64_t source_of(const EdgeList& edges, std::int64_t e) { return once(edges.source + e); }
+
+template <class Column>
+std::int64_t source_of(const EdgeRows<Column>& edges, std::int64_t e) {
+    return once(edges.col + e);
+}
+
+// Divides weights by the square roots of the degrees of both ends, or finds those of nodes.
+void normalize(std::int64_t nodes, const Sorted& sorted) {
+    const std::int64_t* crow = sorted.crow;
+    float* weight = sorted.weight;
     std::vector<float> inverse(weight ? std::size_t(nodes) : 0);
-    if (weight) node = inverse.data();
+    float* node = weight ? inverse.data() : sorted.node;
     for (std::int64_t i = 0; i < nodes; ++i) {
         float degree = weight ? 0 : static_cast<float>(crow[i + 1] - crow[i]);
         for (std::int64_t k = crow[i]; weight && k < crow[i + 1]; ++k) degree += weight[k];
         node[i] = degree == 0 ? 0.0f : 1 / std::sqrt(degree);
     }
     for (std::int64_t i = 0; weight && i < nodes; ++i) {
-        for (std::int64_t k = crow[i]; k < crow[i + 1]; ++k) weight[k] *= node[col[k]] * node[i];
+        for (std::int64_t k = crow[i]; k < crow[i + 1]; ++k) {
+            weight[k] *= node[sorted.col[k]] * node[i];
+        }
     }
+}
+
+}  // namespace
+
+template <class Edges>
+std::int64_t sort_edges(const Edges& edges, Rule rule, Sorted sorted, std::int64_t& loops) {
+    const std::int64_t nodes = edges.targets;
+    if ((rule.gcn || rule.loops) && edges.sources != nodes) return WRONG_NODE;
+    const bool drops = rule.loops == REPLACED || rule.loops == KEPT;
+    std::int64_t* crow = sorted.crow;
+    std::fill(crow, crow + nodes + 1, 0);
+    loops = 0;
+    Fault fault = by_target(edges, [&](std::int64_t e, std::int64_t target) {
+        const bool loop = drops && source_of(edges, e) == target;
+        loops += loop;
+        crow[target + 1] += !loop;
+        return true;
+    });
+    if (fault) return fault;
+    const std::int64_t at_end = rule.loops != NO_LOOPS;
+    std::int64_t most = 0;
+    for (std::int64_t i = 0; i < nodes; ++i) {
+        crow[i + 1] += at_end;
+        most = std::max(most, crow[i + 1]);
+        crow[i + 1] += crow[i];
+    }
+    if (crow[nodes] > sorted.room) return CHANGED;
+    std::vector<std::int64_t> next(crow, crow + nodes);
+    std::vector<float> loop(sorted.weight && rule.loops ? std::size_t(nodes) : 0, rule.fill);
+    std::int64_t placed = 0;
+    fault = by_target(edges, [&](std::int64_t e, std::int64_t target) {
+        const std::int64_t source = source_of(edges, e);
+        if (!below(source, edges.sources)) return false;
+        const float weight = edges.weight ? edges.weight[e] : 1.0f;
+        if (drops && source == target) {
+            if (sorted.weight && rule.loops == KEPT) loop[std::size_t(target)] = weight;
+            return true;
+        }
+        const std::int64_t at = next[std::size_t(target)]++;
+        if (at >= crow[target + 1] - at_end) return false;
+        sorted.col[at] = static_cast<std::int32_t>(source);
+        if (sorted.weight) sorted.weight[at] = weight;
+        ++placed;
+        return true;
+    });
+    if (fault) return fault;
+    // No target got more than its edges, so that together they can only all be there.
+    if (placed + at_end * nodes != crow[nodes]) return CHANGED;
+    for (std::int64_t i = 0; rule.loops && i < nodes; ++i) {
+        const std::int64_t at = crow[i + 1] - 1;
+        sorted.col[at] = static_cast<std::int32_t>(i);
+        if (sorted.weight) sorted.weight[at] = loop[std::size_t(i)];
+    }
+    if (rule.gcn) normalize(nodes, sorted);
     return most;
+}
+
+template std::int64_t sort_edges(const EdgeList&, Rule, Sorted, std::int64_t&);
+template std::int64_t sort_edges(const EdgeRows<std::int32_t>&, Rule, Sorted, std::int64_t&);
+template std::int64_t sort_edges(const EdgeRows<std::int64_t>&, Rule, Sorted, std::int64_t&);
+
+bool are_rows(const std::int64_t* crow, const std::int64_t* col, std::int64_t rows,
+              std::int64_t columns, std::int64_t count) {
+    // A negative difference of two numbers that are not negative shows in its sign bit: that of all
+    // of them together is found without a branch.
+    std::uint64_t signs = 0;
+    const auto above = [&](std::int64_t low, std::int64_t high) {
+        signs |= std::uint64_t(low) | std::uint64_t(high) | (std::uint64_t(high) - std::uint64_t(low));
+    };
+    for (std::int64_t i = 0; i < rows; ++i) above(crow[i], crow[i + 1]);
+    if (signs >> 63 || crow[0] != 0 || crow[rows] != count) return false;
+    for (std::int64_t e = 0; e < count; ++e) above(col[e], columns - 1);
+    return !(signs >> 63);
 }
 
 }  // namespace bitgnn

@@ -5,25 +5,57 @@
 
 namespace bitgnn {
 
+// Edges in any order, as a caller has them.
 struct EdgeList {
     const std::int64_t *source, *target;
     const float* weight;  // of each edge, or null: all are 1
-    std::int64_t count, nodes;
+    std::int64_t count, sources, targets;
 };
 
-// What a layer makes of edges. With self-loops each node gets one edge to itself: with the weight
-// `fill`, or, if `keeps`, that of the one it has already. `gcn` divides each weight by the square
-// roots of the degrees of both ends, which are the sums of the weights of incoming edges.
+// Edges by target: target i receives from col[crow[i]] to col[crow[i + 1] - 1 - left_out].
+template <class Column>
+struct EdgeRows {
+    const std::int64_t* crow;
+    const Column* col;
+    const float* weight;
+    std::int64_t count, sources, targets;
+    int left_out;  // 1: the last edge of each target is a self-loop that was added to them
+};
+
+// The self-loops of a layer. ADDED come in addition to those of the graph; otherwise each node has
+// one: REPLACED have the weight `fill`, KEPT that of the last one in the graph if there is one.
+enum Loops { NO_LOOPS, ADDED, REPLACED, KEPT };
+
+// What a layer makes of edges. `gcn` divides each weight by the square roots of the degrees of both
+// ends, which are the sums of the weights of incoming edges.
 struct Rule {
-    bool gcn, loops, keeps;
+    bool gcn;
+    int loops;
     float fill;
 };
 
-// Fills crow (nodes + 1), col and weight (count, and one more for each node with self-loops;
-// null: not wanted). Where edges have no weights, `gcn` fills node (nodes) instead: the weight of an
-// edge is node[i] * node[j] of its ends. Returns the number of edges of the target that has most.
-// Those of a target keep their order, and its self-loop is the last.
-std::int64_t sort_edges(EdgeList edges, Rule rule, std::int64_t* crow, std::int32_t* col,
-                        float* weight, float* node);
+// Where the edges go: crow (targets + 1), col and weight (room; null: not wanted). Where edges have
+// no weights, `gcn` fills node (targets) instead: the weight of an edge is node[i] * node[j].
+struct Sorted {
+    std::int64_t* crow;
+    std::int32_t* col;
+    float *weight, *node;
+    std::int64_t room;
+};
+
+// Results of `sort_edges` that are no number of edges.
+enum Fault : std::int64_t { WRONG_NODE = -1, WRONG_ROWS = -2, CHANGED = -3 };
+
+// Sorts edges by target; those of a target keep their order, and its self-loop is the last. Returns
+// the number of edges of the target that has most and, in `loops`, how many self-loops of the graph
+// it met. Every index is checked where it is read, since another thread may write to the caller's
+// memory meanwhile: nothing is written out of bounds, and a Fault is returned instead.
+template <class Edges>
+std::int64_t sort_edges(const Edges& edges, Rule rule, Sorted sorted, std::int64_t& loops);
+
+// Whether the parts of a sparse matrix (CSR) are those of one: crow ascends from 0 to `count`, and
+// columns are at least 0 and below `columns`.
+bool are_rows(const std::int64_t* crow, const std::int64_t* col, std::int64_t rows,
+              std::int64_t columns, std::int64_t count);
 
 }  // namespace bitgnn

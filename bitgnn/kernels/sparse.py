@@ -12,6 +12,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from bitgnn.kernels import native
 from bitgnn.kernels.memo import Memo
 
 BLOCK_ROWS = 2**12  # Of 64 channels: 1 MiB, which a core's caches hold.
@@ -41,6 +42,75 @@ def csr_matrix(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, ...]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "beta state", once a process.
         return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=False)
+
+
+def check_sparse(x: Tensor, name: str) -> None:
+    r"""Refuses a sparse matrix (CSR, CSC or COO) with indices that are not within its shape, which
+    torch does not look for when it makes or multiplies one.
+
+    Args:
+        x (torch.Tensor): The matrix.
+        name (str): The name of the argument, for the error.
+
+    Raises:
+        ValueError: If its indices are not within its shape, or its parts do not fit each other.
+    """
+    if x.layout == torch.sparse_csr:
+        values = x.values()
+        check_rows(x.crow_indices(), x.col_indices(), x.shape, values.size(0), name)
+    elif x.layout == torch.sparse_csc:
+        values = x.values()
+        check_rows(x.ccol_indices(), x.row_indices(), x.shape[::-1], values.size(0), name)
+    else:
+        indices, size = x._indices(), torch.tensor(x.shape, device="cpu").view(-1, 1)
+        if bool(((indices < 0) | (indices >= size)).any()):
+            least, most = indices.amin(dim=1).tolist(), indices.amax(dim=1).tolist()
+            raise ValueError(
+                f"'{name}' is a matrix of shape {tuple(x.shape)}, but has indices from {least} to "
+                f"{most}"
+            )
+
+
+def check_rows(crow: Tensor, col: Tensor, shape: tuple[int, ...], count: int, name: str) -> None:
+    r"""Refuses what are no parts of a sparse matrix (CSR).
+
+    Args:
+        crow (torch.Tensor): Where each row starts among the values, and their number.
+        col (torch.Tensor): The column of each value.
+        shape (tuple): The shape of the matrix.
+        count (int): The number of values.
+        name (str): The name of the argument, for the error.
+
+    Raises:
+        ValueError: If a column is not within the shape, rows do not start in ascending order, or
+            there are too few or too many of either.
+    """
+    rows, columns = shape
+    fits = crow.shape == (rows + 1,) and col.shape == (count,)
+    if fits and _are_rows(crow, col, rows, columns, count):
+        return
+    what = f"'{name}' is a sparse matrix of shape {tuple(shape)} with {count} values, but "
+    if not fits:
+        raise ValueError(
+            f"{what}its rows start at {crow.numel()} places and it has {col.numel()} columns"
+        )
+    if [int(crow[0]), int(crow[-1])] != [0, count] or bool((crow.diff() < 0).any()):
+        raise ValueError(f"{what}its rows do not start in ascending order from 0 to {count}")
+    raise ValueError(f"{what}its columns are from {int(col.min())} to {int(col.max())}")
+
+
+def _are_rows(crow: Tensor, col: Tensor, rows: int, columns: int, count: int) -> bool:
+    if native.enabled() and crow.dtype == col.dtype == torch.int64:
+        crow, col = crow.contiguous(), col.contiguous()
+        sound: bool = native.library().are_rows(
+            crow.data_ptr(), col.data_ptr(), rows, columns, count
+        )
+        return sound
+    ascends = int(crow[0]) == 0 and int(crow[-1]) == count and not bool((crow.diff() < 0).any())
+    if not ascends or count == 0:
+        return ascends
+    least, most = col.aminmax()
+    return int(least) >= 0 and int(most) < columns
 
 
 def with_values(matrix: Tensor, values: Tensor) -> Tensor:

@@ -1,35 +1,103 @@
-r"""A graph that is looked at once and used many times."""
+r"""Graphs as packed models read them."""
 
-from collections.abc import Mapping
-from itertools import accumulate
-from typing import Any, overload
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.typing import Adj, SparseTensor
-from torch_geometric.utils import add_self_loops, remove_self_loops
+from torch_geometric.typing import Adj
 
 from bitgnn.kernels import native as kernels
-from bitgnn.kernels.sparse import csr_matrix
-from bitgnn.packed.program import Edges, Relation
+from bitgnn.kernels.sparse import check_rows, csr_matrix
+from bitgnn.packed.adjacency import (
+    EDGES,
+    MATRIX,
+    SPARSE_TENSOR,
+    Adjacency,
+    adjacency,
+    number_of_nodes,
+)
+from bitgnn.packed.program import Edges, Relation, Step
+
+# What becomes of self-loops, as in csrc/graph.h.
+NO_LOOPS, ADDED, REPLACED, KEPT = range(4)
+
+
+class Rule(NamedTuple):
+    """What a layer makes of the edges of a graph, given their form."""
+
+    gcn: bool
+    loops: int
+    fill: float
+    weighted: bool
+
+
+class Rows(NamedTuple):
+    """Edges by target. The sources of all, their weights if they have any, and a number for each
+    node if these are normalized so, lie in one piece of memory, which is soon got."""
+
+    crow: Tensor  # 64 bits
+    piece: Tensor  # 32 bits
+    room: int  # for so many sources
+    weighted: bool = False
+    noded: bool = False
+    left_out: int = 0  # 1: the last edge of each target is not one of the graph
+
+    @property
+    def addresses(self) -> tuple[int, int, int, int]:
+        """Where the parts are; 0 for one that there is not."""
+        col = self.piece.data_ptr()
+        weight = col + 4 * self.room if self.weighted else 0
+        node = col + 4 * self.room * (1 + self.weighted) if self.noded else 0
+        return self.crow.data_ptr(), col, weight, node
+
+    @property
+    def col(self) -> Tensor:
+        """The source of each edge."""
+        return self.piece[: self.room]
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The weight of each edge."""
+        return self.piece[self.room : 2 * self.room].view(torch.float32) if self.weighted else None
 
 
 class PreparedGraph:
-    r"""The edges of a graph by target node, in every form that a model asks for, each of which is
-    computed once.
+    r"""The edges of a graph, sorted by target node once, and in every form that a layer sums over,
+    each of which is computed once.
+
+    It holds a copy: whatever happens to the tensors that it was made of, it stays the same graph.
+    Any number of threads may use it.
+
+    The form in which a graph is given has a meaning, which is that of PyG's layers:
+
+    ========================== =========================== ===========================
+    form                       weights of edges            self-loops of GCN
+    ========================== =========================== ===========================
+    :obj:`edge_index`          for layers that are called  one a node; that of the
+                               with :obj:`edge_weight`     graph is kept
+    sparse matrix              for all layers but GAT      one a node, in addition to
+                                                           those of the graph
+    :obj:`SparseTensor`        for GCN and SGC             one a node, in place of
+                                                           those of the graph
+    ========================== =========================== ===========================
 
     Args:
-        edge_index (torch.Tensor or SparseTensor): The edges :math:`(2, |\mathcal{E}|)`, or the
-            adjacency matrix with targets as rows.
+        edge_index (torch.Tensor, EdgeIndex or SparseTensor): The edges
+            :math:`(2, |\mathcal{E}|)`, or the adjacency matrix with targets as rows.
         num_nodes (int or tuple, optional): The number of nodes; of sources and of targets, where
             these are nodes of two types. (default: :obj:`None`, what the edges show)
         edge_weight (torch.Tensor, optional): The weights of the edges.
             (default: :obj:`None`, all 1)
+        copy (bool, optional): If set to :obj:`False`, the edges are read when they are used; this
+            is for a graph that is used in one call. (default: :obj:`True`)
 
     Raises:
-        TypeError: If the edges are neither.
+        TypeError: If the edges are neither, or a number of nodes is no integer.
         ValueError: If an edge has a node that is not there, or weights do not fit.
     """
 
@@ -38,36 +106,30 @@ class PreparedGraph:
         edge_index: Adj,
         num_nodes: int | tuple[int, int] | None = None,
         edge_weight: Tensor | None = None,
+        copy: bool = True,
     ) -> None:
-        edges, weights, sizes = _edges_of(edge_index, edge_weight)
-        least, most = _range(edges)
-        if least < 0:
-            raise ValueError(f"Nodes are counted from 0 (got {least} in 'edge_index')")
-        if isinstance(num_nodes, tuple):
-            sizes = sizes or _sizes(edges)
-        else:
-            sizes = (max(sizes or (most + 1,)),) * 2
-            num_nodes = sizes if num_nodes is None else (int(num_nodes),) * 2
-        self.num_sources, self.num_nodes = num_nodes
-        for size, given in zip(sizes, num_nodes, strict=True):
-            if given < size:
-                raise ValueError(
-                    f"Edges have nodes up to {size - 1}, more than num_nodes={given}: pass the "
-                    "number of all nodes"
-                )
-        if weights is not None and weights.shape != edges.shape[1:]:
-            raise ValueError(
-                f"'edge_weight' has one number an edge, {edges.size(1)} (got shape "
-                f"{tuple(weights.shape)})"
-            )
-        self.edge_index, self.edge_weight = edges, weights
+        given = adjacency(edge_index, edge_weight)
+        self.num_sources, self.num_nodes = _sizes(given, num_nodes)
+        self.form, self.num_edges = given.form, given.source.numel()
+        self.has_weights = given.weight is not None
+        self._doubles = True if given.has_merged else None
+        self._given: Adjacency | None = given
+        self._rows: Rows | None = None
+        self._start()
+        if copy:
+            self._sorted()
+
+    def _start(self) -> None:
+        self._lock = threading.RLock()
         self._matrices: dict[Edges, Tensor] = {}
-        self._native: dict[Edges, tuple[Any, Any]] = {}
+        self._native: dict[Edges, tuple[Any, Rows | None]] = {}
 
     @property
-    def num_edges(self) -> int:
-        """The number of edges."""
-        return self.edge_index.size(1)
+    def borrowed(self) -> list[Tensor]:
+        """The tensors of the caller that it still reads."""
+        given = self._given
+        parts = () if given is None else (given.first, given.source, given.weight)
+        return [part for part in parts if part is not None]
 
     def matrix(self, edges: Edges) -> Tensor:
         r"""Returns the edges as a layer sums over them, as a sparse matrix (CSR) with targets as
@@ -76,9 +138,13 @@ class PreparedGraph:
         Args:
             edges (Edges): What the layer makes of them.
         """
-        if edges not in self._matrices:
-            self._matrices[edges] = self._build(edges)
-        return self._matrices[edges]
+        found = self._matrices.get(edges)
+        if found is None:
+            with self._lock:
+                found = self._matrices.get(edges)
+                if found is None:
+                    found = self._matrices[edges] = self._build(self._rule(edges))
+        return found
 
     def native(self, edges: Edges) -> Any:
         r"""Returns the same for the native engine.
@@ -86,52 +152,208 @@ class PreparedGraph:
         Args:
             edges (Edges): What the layer makes of them.
         """
-        if edges not in self._native:
-            library = kernels.library()
-            gcn = edges.norm == "gcn"
-            given = self.edge_weight if edges.weighted else None
-            given = None if given is None else given.float().contiguous()
-            total = self.num_edges + edges.self_loops * self.num_nodes
-            # PyG's `gcn_norm` fills with 1 where edges have no weights, `improved` or not.
-            fill = edges.fill if given is not None else 1.0
-            index = self.edge_index.contiguous()
-            source, target = index.data_ptr(), index.data_ptr() + 8 * self.num_edges
-            crow = torch.empty(self.num_nodes + 1, dtype=torch.long)
-            # Sources, weights and what nodes count for lie in one piece, which is soon got.
-            counts = total, 0 if given is None else total, self.num_nodes * (gcn and given is None)
-            piece = torch.empty(sum(counts), dtype=torch.int32)
-            starts = accumulate(counts, initial=0)
-            places = [
-                piece.data_ptr() + 4 * start if count else 0
-                for start, count in zip(starts, counts, strict=False)
-            ]
-            most = library.sort_edges(
-                source, target, 0 if given is None else given.data_ptr(), self.num_edges,
-                self.num_nodes, gcn, edges.self_loops, gcn, fill, crow.data_ptr(), *places,
-            )  # fmt: skip
-            sizes = self.num_nodes, most, self.num_sources
-            made = library.Edges(crow.data_ptr(), *places, *sizes)
-            self._native[edges] = made, (crow, piece)
-        return self._native[edges][0]
+        made = self._native.get(edges)
+        if made is None:
+            with self._lock:
+                made = self._native.get(edges)
+                if made is None:
+                    made = self._native[edges] = self._build_native(self._rule(edges))
+        return made[0]
 
-    def _build(self, edges: Edges) -> Tensor:
-        index = self.edge_index
-        weight = self.edge_weight if edges.weighted else None
-        if edges.norm == "gcn":
-            index, weight = gcn_norm(
-                index, weight, self.num_nodes, edges.fill == 2.0, edges.self_loops,
-                dtype=torch.get_default_dtype(),
-            )  # fmt: skip
-        elif edges.self_loops:  # GAT's: one a node, in place of one that is there.
-            index, _ = remove_self_loops(index)
-            index, _ = add_self_loops(index, num_nodes=self.num_nodes)
+    def check_use(self, steps: Sequence[Step]) -> None:
+        r"""Refuses weights that a model would not read as the trained one does.
+
+        Args:
+            steps (list): The steps of the model that read this graph.
+
+        Raises:
+            ValueError: If no step reads the weights, or what one makes of them is not known.
+        """
+        attends = self.form == MATRIX and any(step.op == "attend" for step in steps)
+        if attends and self._has_doubles():
+            raise ValueError(
+                "'edge_index' is a sparse matrix with several values at one place, which PyG's "
+                "attention takes for several edges or for one: pass edges, or a matrix with one"
+            )
+        if not self.has_weights:
+            return
+        read = [self._reads_weights(step) for step in steps]
+        sums = [step.op == "aggregate" for step in steps]
+        if self.form == EDGES:
+            if not any(read):
+                raise ValueError(
+                    "The model reads no edge weights, neither in a layer nor as an argument called "
+                    "'edge_weight' of its forward: leave 'edge_weight', or rename the argument"
+                )
+        elif not any(read) or read != sums:
+            pairs = zip(steps, read, strict=True)
+            unread = [step.name or step.op for step, each in pairs if not each]
+            raise ValueError(
+                f"The values of the {self.form} are not all 1, and are not read by {unread}: pass "
+                "it with values of 1, or as 'edge_index'"
+            )
+
+    def _has_doubles(self) -> bool:
+        """Whether several values of a sparse matrix are at one place, or were."""
+        if self._doubles is None:
+            rows = self._sorted()
+            source = rows.col[: int(rows.crow[-1])]
+            target = torch.arange(self.num_nodes, device="cpu").repeat_interleave(rows.crow.diff())
+            place = target * self.num_sources + source
+            step = place.diff()
+            if bool((step < 0).any()):
+                step = place.sort().values.diff()
+            self._doubles = bool((step == 0).any())
+        return self._doubles
+
+    def _reads_weights(self, step: Step) -> bool:
+        assert step.edges is not None
+        return step.op == "aggregate" and self._rule(step.edges).weighted
+
+    def _rule(self, edges: Edges) -> Rule:
+        """What PyG's layers make of edges in this form, in the words of `Edges`."""
+        gcn, weighted = edges.norm == "gcn", self.has_weights
+        if self.form == EDGES:
+            weighted = weighted and edges.weighted
+        elif self.form == SPARSE_TENSOR:
+            weighted = weighted and (gcn or edges.weighted)
+        if not edges.self_loops:
+            return Rule(gcn, NO_LOOPS, 1.0, weighted)
+        if not gcn:  # GAT's, which reads no weights.
+            return Rule(gcn, REPLACED, 1.0, False)
+        # `gcn_norm` fills edge_index without weights with 1, `improved` or not.
+        fill = edges.fill if weighted or self.form != EDGES else 1.0
+        loops = {EDGES: KEPT, MATRIX: ADDED, SPARSE_TENSOR: REPLACED}[self.form]
+        return Rule(gcn, loops, fill, weighted or fill != 1.0)
+
+    def _sorted(self) -> Rows:
+        """The edges by target, which replace what was given."""
+        with self._lock:
+            if self._rows is None:
+                plain = Rule(False, NO_LOOPS, 1.0, self.has_weights)
+                if kernels.enabled():
+                    self._rows = self._sort(plain)[0]
+                else:
+                    self._rows = self._sort_by_torch()
+                self._given = None
+            return self._rows
+
+    def _build_native(self, rule: Rule) -> tuple[Any, Rows]:
+        rows = self._rows
+        if rows is not None and not (rule.gcn or rule.loops or rows.left_out):
+            made = rows._replace(weighted=rule.weighted)
+            most = int(rows.crow.diff().max()) if self.num_nodes else 0
+        else:
+            made, most, loops = self._sort(rule)
+            complete = rule.loops == ADDED or (rule.loops != NO_LOOPS and loops == 0)
+            if rows is not None and not rows.weighted and not made.weighted and complete:
+                # All edges of the graph and a loop for each node: the first ones may go.
+                self._rows = made._replace(noded=False, left_out=1)
+        sizes = self.num_nodes, most, self.num_sources
+        return kernels.library().Edges(*made.addresses, *sizes), made
+
+    def _sort(self, rule: Rule) -> tuple[Rows, int, int]:
+        """Sorts edges natively; also returns the number of edges of the target that has most, and
+        of self-loops that were met."""
+        if (rule.gcn or rule.loops) and self.num_sources != self.num_nodes:
+            raise ValueError(
+                f"Self-loops and normalization are for nodes of one type (got {self.num_sources} "
+                f"sources and {self.num_nodes} targets)"
+            )
+        given, rows = self._given, self._rows
+        room = self.num_edges + (self.num_nodes if rule.loops else 0)
+        noded = rule.gcn and not rule.weighted
+        size = room * (1 + rule.weighted) + self.num_nodes * noded
+        size = max(size, 1)  # Memory of no size has no address, and weights are told by theirs.
+        try:
+            crow = torch.empty(self.num_nodes + 1, dtype=torch.int64, device="cpu")
+            piece = torch.empty(size, dtype=torch.int32, device="cpu")
+        except RuntimeError as error:
+            raise ValueError(
+                f"There is no memory for {self.num_nodes} nodes and {self.num_edges} edges"
+            ) from error
+        made = Rows(crow, piece, room, rule.weighted, noded)
+        ends = self.num_edges, self.num_sources, self.num_nodes
+        how = rule.gcn, rule.loops, rule.fill, *made.addresses, room
+        library = kernels.library()
+        if given is None:
+            assert rows is not None
+            crow_from, col, weight, _ = rows.addresses
+            count = self.num_edges + rows.left_out * self.num_nodes
+            sort, parts = library.sort_rows, (crow_from, col, weight if rule.weighted else 0, count)
+            most, loops = sort(*parts, *ends[1:], rows.left_out, *how)
+        else:
+            weight = 0 if given.weight is None or not rule.weighted else given.weight.data_ptr()
+            first, source = given.first.data_ptr(), given.source.data_ptr()
+            if given.by_target:
+                most, loops = library.sort_wide_rows(first, source, weight, *ends, 0, *how)
+            else:
+                most, loops = library.sort_edges(source, first, weight, *ends, *how)
+        if most < 0:
+            self._refuse()
+        return made, most, loops
+
+    def _refuse(self) -> None:
+        """Says what is wrong with edges that could not be sorted."""
+        if self._given is not None:
+            _check_nodes(self._given, self.num_sources, self.num_nodes)
+        raise ValueError("'edge_index' was written to while it was read: pass a copy of it")
+
+    def _sort_by_torch(self) -> Rows:
+        given = self._given
+        assert given is not None
+        _check_nodes(given, self.num_sources, self.num_nodes)
+        crow, source, weight = given.first, given.source, given.weight
+        if not given.by_target:
+            order = torch.argsort(given.first, stable=True)
+            count = torch.bincount(given.first, minlength=self.num_nodes)
+            crow = F.pad(count.cumsum(0), (1, 0))
+            source, weight = source[order], None if weight is None else weight[order]
+        parts = [source.int()] + ([] if weight is None else [weight.view(torch.int32)])
+        return Rows(crow.clone(), torch.cat(parts), source.numel(), weight is not None)
+
+    def _build(self, rule: Rule) -> Tensor:
+        rows, nodes = self._sorted(), torch.arange(self.num_nodes, device="cpu")
+        count = rows.crow.diff()
+        target, source = nodes.repeat_interleave(count), rows.col[: int(rows.crow[-1])].long()
+        weight = rows.weight if rule.weighted else None
+        if rows.left_out:
+            stays = torch.ones(source.numel(), dtype=torch.bool, device="cpu")
+            stays[rows.crow[1:] - 1] = False
+            target, source = target[stays], source[stays]
         if weight is None:
-            weight = torch.ones(index.size(1))
-        order = torch.argsort(index[1], stable=True)
-        count = torch.bincount(index[1], minlength=self.num_nodes)
-        crow = F.pad(count.cumsum(0), (1, 0))
-        shape = (self.num_nodes, self.num_sources)
-        return csr_matrix(crow, index[0][order], weight[order], shape)
+            weight = torch.ones(source.numel(), dtype=torch.float32, device="cpu")
+        if rule.loops:
+            own, same = weight.new_full((self.num_nodes,), rule.fill), source == target
+            if rule.loops == KEPT and rule.weighted:
+                own[target[same]] = weight[same]
+            stays = same.new_ones(same.shape) if rule.loops == ADDED else ~same
+            source, target = torch.cat([source[stays], nodes]), torch.cat([target[stays], nodes])
+            weight = torch.cat([weight[stays], own])
+        if rule.gcn:
+            edges = torch.stack([source, target])
+            _, weight = gcn_norm(edges, weight, self.num_nodes, add_self_loops=False)
+        order = torch.argsort(target, stable=True)
+        crow = F.pad(torch.bincount(target, minlength=self.num_nodes).cumsum(0), (1, 0))
+        return csr_matrix(crow, source[order], weight[order], (self.num_nodes, self.num_sources))
+
+    # What is computed of a graph goes with it when it is copied, but not what has addresses.
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._sorted()
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("_lock", "_matrices", "_native")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+        rows = self._rows
+        assert rows is not None
+        count = self.num_edges + rows.left_out * self.num_nodes
+        check_rows(rows.crow, rows.col[:count], (self.num_nodes, self.num_sources), count, "graph")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_nodes={self.num_nodes}, num_edges={self.num_edges})"
@@ -154,24 +376,44 @@ class PreparedHeteroGraph:
     def __init__(
         self, edge_index_dict: Mapping[Relation, Adj], num_nodes: Mapping[str, int] | None = None
     ) -> None:
+        if num_nodes is not None and not isinstance(num_nodes, Mapping):
+            raise TypeError(
+                "'num_nodes' must be a dict of each type's number of nodes (got "
+                f"{type(num_nodes).__name__})"
+            )
         self.graphs: dict[Relation, PreparedGraph] = {}
-        self.num_nodes = dict(num_nodes or {})
-        for relation, edge_index in edge_index_dict.items():
-            if not isinstance(relation, tuple) or len(relation) != 3:
-                raise TypeError(f"A type of edges is (source, name, target) (got {relation!r})")
-            ends = relation[0], relation[2]
+        given = dict(num_nodes or {}).items()
+        self.num_nodes = {
+            kind: number_of_nodes(size, f"num_nodes[{kind!r}]") for kind, size in given
+        }
+        for relation in edge_index_dict:
+            ends = _ends(relation)
             if num_nodes is not None and not {*ends} <= {*num_nodes}:
                 raise ValueError(f"'num_nodes' has {list(num_nodes)}, but not both of {ends}")
+        for relation, edge_index in edge_index_dict.items():
             if num_nodes is None:
-                edges, _, sizes = _edges_of(edge_index, None)
-                for end, size in zip(ends, sizes or _sizes(edges), strict=True):
+                with _about(relation):
+                    sizes = _shown(adjacency(edge_index))
+                for end, size in zip(_ends(relation), sizes, strict=True):
                     self.num_nodes[end] = max(self.num_nodes.get(end, 0), size)
         for relation, edge_index in edge_index_dict.items():
-            sources, targets = self.num_nodes[relation[0]], self.num_nodes[relation[2]]
-            try:
-                self.graphs[relation] = PreparedGraph(edge_index, (sources, targets))
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{relation}: {error}") from None
+            source, target = _ends(relation)
+            with _about(relation):
+                sizes = self.num_nodes[source], self.num_nodes[target]
+                self.graphs[relation] = PreparedGraph(edge_index, sizes)
+
+    def check_use(self, steps: Sequence[Step]) -> None:
+        r"""Refuses weights that a model would not read as the trained one does; see
+        :meth:`PreparedGraph.check_use`.
+
+        Args:
+            steps (list): The steps of the model that read edges.
+        """
+        for relation, graph in self.graphs.items():
+            with _about(relation):
+                graph.check_use(
+                    [step for step in steps if step.edges and step.edges.relation == relation]
+                )
 
     def __getitem__(self, relation: Relation) -> PreparedGraph:
         """Returns the edges of a type."""
@@ -235,28 +477,69 @@ def prepare(edge_index: Any, num_nodes: Any = None, edge_weight: Tensor | None =
     return PreparedGraph(edge_index, num_nodes, edge_weight)
 
 
-def _edges_of(
-    edge_index: Adj, edge_weight: Tensor | None
-) -> tuple[Tensor, Tensor | None, tuple[int, int] | None]:
-    """Edges by source and target, their weights, and, of a matrix, the number of both."""
-    if isinstance(edge_index, SparseTensor):
-        row, col, value = edge_index.coo()
-        targets, sources = edge_index.sizes()
-        return torch.stack([col, row]), value, (sources, targets)
-    if not isinstance(edge_index, Tensor):
-        raise TypeError(f"'edge_index' must be edges or a sparse matrix (got {type(edge_index)})")
-    if edge_index.layout != torch.strided:
-        if edge_weight is not None:
-            raise ValueError("The values of a sparse matrix are its weights: leave 'edge_weight'")
-        coo = edge_index.to_sparse_coo().coalesce()
-        targets, sources = coo.shape
-        return coo.indices().flip(0), coo.values(), (sources, targets)
-    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
+def _ends(relation: Any) -> tuple[str, str]:
+    names = relation if isinstance(relation, tuple) else ()
+    if len(names) != 3 or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"A type of edges is (source, name, target) (got {relation!r})")
+    return names[0], names[2]
+
+
+@contextmanager
+def _about(relation: Relation) -> Iterator[None]:
+    """Says of which type of edges an error speaks."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{relation}: {error}") from None
+
+
+def _sizes(given: Adjacency, num_nodes: Any) -> tuple[int, int]:
+    """The numbers of sources and of targets."""
+    if isinstance(num_nodes, tuple):
+        sources, targets = num_nodes
+        sizes = number_of_nodes(sources), number_of_nodes(targets)
+    elif num_nodes is None:
+        sizes = _shown(given)
+        if given.form == EDGES:
+            sizes = (max(sizes),) * 2
+    else:
+        sizes = (number_of_nodes(num_nodes),) * 2
+    if given.form == EDGES:
+        return sizes
+    assert given.size is not None
+    if sizes != given.size:
         raise ValueError(
-            f"'edge_index' must hold integers of shape (2, number of edges) (got "
-            f"{edge_index.dtype} of shape {tuple(edge_index.shape)})"
+            f"'edge_index' is a matrix of shape {given.size[::-1]}, with targets as rows: there "
+            f"must be as many sources and targets (got {sizes[0]} and {sizes[1]})"
         )
-    return edge_index.long(), edge_weight, None
+    if not isinstance(num_nodes, tuple) and sizes[0] != sizes[1]:
+        raise ValueError(
+            f"An adjacency matrix of one type of nodes is square (got shape {given.size[::-1]})"
+        )
+    return sizes
+
+
+def _shown(given: Adjacency) -> tuple[int, int]:
+    """The numbers of sources and of targets that edges tell, or speak of."""
+    if given.size is not None:
+        return given.size
+    first, last = zip(*map(_range, (given.source, given.first)), strict=True)
+    if min(first) < 0:
+        raise ValueError(f"Nodes are counted from 0 (got {min(first)} in 'edge_index')")
+    return last[0] + 1, last[1] + 1
+
+
+def _check_nodes(given: Adjacency, num_sources: int, num_nodes: int) -> None:
+    ends = [(given.source, num_sources)] + [(given.first, num_nodes)] * (not given.by_target)
+    for nodes, size in ends:
+        least, most = _range(nodes)
+        if least < 0:
+            raise ValueError(f"Nodes are counted from 0 (got {least} in 'edge_index')")
+        if most >= size:
+            raise ValueError(
+                f"Edges have nodes up to {most}, more than num_nodes={size}: pass the number of "
+                "all nodes"
+            )
 
 
 def _range(nodes: Tensor) -> tuple[int, int]:
@@ -265,8 +548,3 @@ def _range(nodes: Tensor) -> tuple[int, int]:
         return 0, -1
     least, most = nodes.aminmax()
     return int(least), int(most)
-
-
-def _sizes(edges: Tensor) -> tuple[int, int]:
-    """The numbers of sources and of targets that edges speak of."""
-    return _range(edges[0])[1] + 1, _range(edges[1])[1] + 1

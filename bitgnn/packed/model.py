@@ -1,4 +1,5 @@
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -6,16 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.typing import Adj
 
-from bitgnn.kernels.sparse import csr_matrix
+from bitgnn.kernels.plain import plain
+from bitgnn.kernels.sparse import check_sparse, csr_matrix
 from bitgnn.packed import native, reference
+from bitgnn.packed.adjacency import NUMBERS
 from bitgnn.packed.file import read_program, write_program
 from bitgnn.packed.graph import PreparedGraph, PreparedHeteroGraph
 from bitgnn.packed.native import NativeProgram
+from bitgnn.packed.places import check_place
 from bitgnn.packed.program import Program, Relation
 from bitgnn.packed.trace import trace
 from bitgnn.packed.trace_hetero import trace_hetero, types_of
 from bitgnn.packed.trits import TRITS
 from bitgnn.packed.validate import validate
+
+FEATURES = (*NUMBERS, torch.bool)
 
 
 class PackedModel:
@@ -30,6 +36,10 @@ class PackedModel:
     def __init__(self, program: Program, about: dict[str, str] | None = None) -> None:
         self.program = program
         self.about = dict(about or {})
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
         self._native: dict[tuple[Any, bool, bool], NativeProgram] = {}
 
     def __call__(
@@ -61,9 +71,10 @@ class PackedModel:
             - **output:** :math:`(|\mathcal{V}|, F_{out})`, of type :obj:`torch.float32`
 
         Raises:
-            TypeError: If the features are no tensor, or of several types and no dict.
-            ValueError: If they are no matrix or have another width than in training, or the graph
-                or the place of the output does not fit.
+            TypeError: If the features are no tensor in memory, or of several types and no dict.
+            ValueError: If they are no matrix or have another width than in training, the graph
+                does not fit or has weights that the model does not read, or the place of the
+                output does not fit, cannot be written, or shares memory with an input.
         """
         if self.program.is_hetero:
             if edge_weight is not None:
@@ -71,17 +82,26 @@ class PackedModel:
             if out is not None:
                 raise ValueError("Outputs of several types of nodes have no place: leave 'out'")
             return self._hetero(x, edge_index, exact)
-        x = _features(x)
+        x = _features(x, "x")
         graph = self._graph(x, edge_index, edge_weight)
         if not native.applies(x):
             found = reference.run(self.program, x.to_dense(), graph)
-            return found if out is None else _place(out, found.shape).copy_(found)
-        key = x.size(1), exact, x.layout != torch.strided
-        if key not in self._native:
-            self._native[key] = NativeProgram(self.program, *key)
-        program = self._native[key]
-        out = None if out is None else _place(out, (x.size(0), program.width))
+            return found if out is None else check_place(out, found.shape, []).copy_(found)
+        program = self._native_program(x.size(1), exact, x.layout != torch.strided)
+        if out is not None:
+            out = check_place(out, (x.size(0), program.width), _read(x, graph))
         return program(x, graph, out)
+
+    def _native_program(self, width: Any, exact: bool, sparse: bool = False) -> NativeProgram:
+        key = tuple(sorted(width.items())) if isinstance(width, dict) else width, exact, sparse
+        program = self._native.get(key)
+        if program is None:
+            with self._lock:
+                program = self._native.get(key)
+                if program is None:
+                    program = NativeProgram(self.program, width, exact, sparse)
+                    self._native[key] = program
+        return program
 
     def _hetero(self, x: Any, edge_index: Any, exact: bool) -> Any:
         if not isinstance(x, Mapping):
@@ -89,7 +109,7 @@ class PackedModel:
         missing = [kind for kind in self.program.node_types if kind not in x]
         if missing:
             raise ValueError(f"The model reads features of {missing}, which 'x' does not have")
-        x = {kind: _features(each).to_dense() for kind, each in x.items()}
+        x = {kind: _features(each, f"x[{kind!r}]").to_dense() for kind, each in x.items()}
         sizes = {kind: each.size(0) for kind, each in x.items()}
         if not isinstance(edge_index, (Mapping, PreparedHeteroGraph)):
             raise TypeError(
@@ -98,6 +118,7 @@ class PackedModel:
             )
         if isinstance(edge_index, Mapping):
             edge_index = PreparedHeteroGraph(edge_index, sizes)
+        edge_index.check_use(self.program.edge_steps)
         for kind in self.program.node_types:
             if edge_index.num_nodes.get(kind, sizes[kind]) != sizes[kind]:
                 raise ValueError(
@@ -107,28 +128,86 @@ class PackedModel:
         if not all(map(native.applies, x.values())):
             return reference.run(self.program, x, edge_index)
         widths = {kind: each.size(1) for kind, each in x.items()}
-        key = tuple(sorted(widths.items())), exact, False
-        if key not in self._native:
-            self._native[key] = NativeProgram(self.program, widths, exact)
-        return self._native[key](x, edge_index)
+        return self._native_program(widths, exact)(x, edge_index)
 
     def _graph(
         self, x: Tensor, edge_index: Any, edge_weight: Tensor | None
     ) -> PreparedGraph | None:
-        if not self.program.reads_edges:
+        steps = self.program.edge_steps
+        if not steps:
+            if edge_weight is not None:
+                raise ValueError("The model reads no edges: leave 'edge_weight'")
             return None
         if edge_index is None:
             raise ValueError("The model reads edges: pass 'edge_index', or a prepared graph")
         if not isinstance(edge_index, PreparedGraph):
-            return PreparedGraph(edge_index, x.size(0), edge_weight)
-        if edge_weight is not None:
+            graph = PreparedGraph(edge_index, x.size(0), edge_weight, copy=False)
+        elif edge_weight is not None:
             raise ValueError("A prepared graph has its weights: pass 'edge_weight' to `prepare`")
-        if {edge_index.num_nodes, edge_index.num_sources} != {x.size(0)}:
+        else:
+            graph = edge_index
+        if graph.num_nodes != x.size(0) or graph.num_sources != x.size(0):
             raise ValueError(
-                f"'x' has {x.size(0)} rows, but the graph {edge_index.num_nodes} nodes: prepare it "
+                f"'x' has {x.size(0)} rows, but the graph {graph.num_nodes} nodes: prepare it "
                 "with the number of all nodes"
             )
-        return edge_index
+        graph.check_use(steps)
+        return graph
+
+    # What code around models calls on them. There is one mode, one device and one type.
+
+    @property
+    def training(self) -> bool:
+        """Whether it is in training mode, which it never is."""
+        return False
+
+    @property
+    def device(self) -> torch.device:
+        """The device that it runs on, which is the CPU."""
+        return torch.device("cpu")
+
+    def train(self, mode: bool = True) -> "PackedModel":
+        r"""Returns the model, which has no training mode.
+
+        Args:
+            mode (bool, optional): As of :class:`torch.nn.Module`. (default: :obj:`True`)
+
+        Raises:
+            ValueError: If it is :obj:`True`.
+        """
+        if mode:
+            raise ValueError(
+                "A packed model has no weights to train: train the model that it was packed from, "
+                "and pack that again"
+            )
+        return self
+
+    def eval(self) -> "PackedModel":
+        """Returns the model, which is in evaluation mode always."""
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> "PackedModel":
+        r"""Returns the model, which runs on the CPU and returns 32-bit numbers.
+
+        Args:
+            *args (optional): As of :meth:`torch.nn.Module.to`.
+            **kwargs (optional): As of :meth:`torch.nn.Module.to`.
+
+        Raises:
+            ValueError: If the device is another one, or the type.
+        """
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        if device is not None and device.type != "cpu":
+            raise ValueError(f"A packed model runs on the CPU only (got '{device}')")
+        if dtype not in (None, torch.float32):
+            raise ValueError(
+                f"A packed model returns torch.float32 (got {dtype}): convert its output instead"
+            )
+        return self
+
+    def cpu(self) -> "PackedModel":
+        """Returns the model, which is on the CPU always."""
+        return self
 
     @property
     def in_32_bits(self) -> list[str]:
@@ -161,6 +240,15 @@ class PackedModel:
         """
         write_program(self.program, path, self.about)
 
+    # A copy starts without what has addresses of this one.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"program": self.program, "about": self.about}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
     def __repr__(self) -> str:
         layers = sum(step.op == "linear" for step in self.program.steps)
         left = f", in_32_bits={self.in_32_bits}" if self.in_32_bits else ""
@@ -170,33 +258,38 @@ class PackedModel:
         )
 
 
-def _place(out: Tensor, shape: tuple[int, ...]) -> Tensor:
-    fits = isinstance(out, Tensor) and out.layout == torch.strided and out.shape == shape
-    if not fits or out.dtype != torch.float32 or not out.is_contiguous() or out.requires_grad:
-        found = (
-            f"{out.dtype}, {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-        )
-        raise ValueError(
-            f"'out' must be contiguous, of type torch.float32 and shape {tuple(shape)}, without a "
-            f"gradient (got {found})"
-        )
-    return out
-
-
-def _features(x: Any) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"'x' must be a tensor (got {type(x).__name__})")
+def _features(x: Any, name: str) -> Tensor:
+    x = plain(x, name)
     if x.dim() != 2:
-        raise ValueError(f"'x' has a row for each node, and so two dimensions (got {x.dim()})")
-    x = x.detach()
+        raise ValueError(f"'{name}' has a row for each node, and so two dimensions (got {x.dim()})")
+    if x.dtype not in FEATURES:
+        raise ValueError(f"'{name}' must hold real numbers (got {x.dtype})")
     if x.layout == torch.strided:
-        return x.float()
-    x = x.coalesce() if x.layout == torch.sparse_coo else x
+        return x if x.dtype == torch.float32 else x.float()
+    if x.layout not in (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo):
+        raise TypeError(
+            f"'{name}' must be dense, or a sparse matrix in CSR, CSC or COO form (got {x.layout}): "
+            f"pass '{name}.to_dense()'"
+        )
+    check_sparse(x, name)
+    if x.layout == torch.sparse_coo:
+        if x.dense_dim() > 0:
+            return x.to_dense().float()
+        x = x.coalesce()
     x = x.to_sparse_csr()
     crow, col, values = x.crow_indices(), x.col_indices(), x.values()
-    if crow.dtype == torch.long and values.dtype == torch.float and values.is_contiguous():
+    is_contiguous = crow.is_contiguous() and col.is_contiguous() and values.is_contiguous()
+    if crow.dtype == torch.long and values.dtype == torch.float32 and is_contiguous:
         return x
-    return csr_matrix(crow.long(), col.long(), values.float().contiguous(), tuple(x.shape))
+    crow, col = crow.long().contiguous(), col.long().contiguous()
+    return csr_matrix(crow, col, values.float().contiguous(), tuple(x.shape))
+
+
+def _read(x: Tensor, graph: PreparedGraph | None) -> list[Tensor]:
+    """The memory of a caller that a call reads."""
+    is_dense = x.layout == torch.strided
+    parts = [x] if is_dense else [x.crow_indices(), x.col_indices(), x.values()]
+    return parts if graph is None else [*parts, *graph.borrowed]
 
 
 def pack(model: nn.Module) -> PackedModel:

@@ -96,9 +96,14 @@ class Program:
     steps: tuple[Step, ...]
 
     @cached_property
+    def edge_steps(self) -> list[Step]:
+        """The steps that read edges."""
+        return [step for step in self.steps if step.edges is not None]
+
+    @property
     def reads_edges(self) -> bool:
         """Whether it needs a graph."""
-        return any(step.edges is not None for step in self.steps)
+        return bool(self.edge_steps)
 
     @cached_property
     def node_types(self) -> list[str]:

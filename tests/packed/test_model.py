@@ -3,8 +3,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch_geometric.nn import GAT, GCN, GraphSAGE, to_hetero
-from torch_geometric.typing import WITH_TORCH_SPARSE, SparseTensor
-from torch_geometric.utils import to_torch_csr_tensor
 
 from bitgnn import QuantConfig, convert, set_strength
 from bitgnn.nn import (
@@ -136,20 +134,6 @@ def test_model_written_by_hand(graph):
     packed = assert_same(Net(), *graph)
     assert packed.in_32_bits == ["skip"]
     assert "in_32_bits=['skip']" in repr(packed)
-
-
-def test_every_form_of_a_graph(graph):
-    x, edge_index = graph
-    edge_index = torch.unique(edge_index, dim=1)
-    packed = pack(BitGCN(8, 16, 2, 4))
-    expected = packed(x, edge_index)
-    rows = edge_index.flip(0)
-    matrix = to_torch_csr_tensor(rows, size=(NODES, NODES))
-    forms = [prepare(edge_index, NODES), matrix, matrix.to_sparse_coo()]
-    if WITH_TORCH_SPARSE:
-        forms.append(SparseTensor(row=rows[0], col=rows[1], sparse_sizes=(NODES, NODES)))
-    for form in forms:
-        torch.testing.assert_close(packed(x, form), expected)
 
 
 def test_model_is_left_as_it_is(graph):
