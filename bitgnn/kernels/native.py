@@ -133,7 +133,7 @@ def uniform(shape: tuple[int, ...], seed: int) -> Tensor:
         shape (tuple): The shape.
         seed (int): The seed, of 64 bits.
     """
-    out = torch.empty(shape)
+    out = torch.empty(shape, dtype=torch.float32, device="cpu")
     library().uniform(span(out), seed, torch.get_num_threads())
     return out
 

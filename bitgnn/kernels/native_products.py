@@ -32,7 +32,7 @@ def pack_codes(weight: Tensor) -> Tensor:
     """
     n, k = weight.shape
     weight = weight.to(torch.int8).contiguous()
-    codes = torch.empty(-(-n // LANES) * -(-k // GROUP) * LINE, dtype=torch.uint8)
+    codes = weight.new_empty(-(-n // LANES) * -(-k // GROUP) * LINE, dtype=torch.uint8)
     native.library().pack_codes(native.span(weight), n, k, native.span(codes))
     return codes
 
@@ -45,7 +45,7 @@ def pack_numbers(weight: Tensor) -> Tensor:
     """
     n, k = weight.shape
     weight = weight.float().contiguous()
-    packed = torch.empty(-(-n // LANES) * LANES * k)
+    packed = weight.new_empty(-(-n // LANES) * LANES * k)
     native.library().pack_numbers(native.span(weight), n, k, native.span(packed))
     return packed
 
@@ -103,13 +103,13 @@ def integer_product(x_q: Tensor, weight: Tensor) -> Tensor:
         As in :func:`product`.
     """
     # A scale that is at least 1, and not more for any integer: they stay what they are.
-    return ternary_product(x_q, weight, torch.ones(1), low=-1e6, high=127.0, eps=1.0)
+    return ternary_product(x_q, weight, x_q.new_ones(1), low=-1e6, high=127.0, eps=1.0)
 
 
 def _product(x: Tensor, shape: torch.Size, **how: Any) -> Tensor:
     """What the engine's smallest program makes of rows: one term of one stage."""
     library, x = native.library(), x.contiguous()
-    out = torch.empty(x.size(0), shape[0])
+    out = x.new_empty(x.size(0), shape[0])
     engine, stage, term = library.Engine(), library.Stage(), library.Term()
     term.n, term.k = shape
     term.value = engine.add_value(NUMBERS, x.size(1), GIVEN, 0)
@@ -143,7 +143,7 @@ def weight_gradient(
     library, x, grad = native.library(), x.contiguous(), grad.contiguous()
     (rows, k), n = x.shape, grad.size(1)
     low, high, eps = bounds or (0.0, 0.0, 0.0)
-    out, room = torch.empty(n, k), torch.empty(library.gradient_room(n, k))
+    out, room = x.new_empty(n, k), x.new_empty(library.gradient_room(n, k))
     library.weight_gradient(
         native.span(x), native.span(grad), rows, n, k, -low, high, eps, native.span(room),
         native.span(out), torch.get_num_threads(),

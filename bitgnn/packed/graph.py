@@ -353,6 +353,11 @@ class PreparedGraph:
         rows = self._rows
         assert rows is not None
         count = self.num_edges + rows.left_out * self.num_nodes
+        types = rows.crow.dtype == torch.int64 and rows.piece.dtype == torch.int32
+        weighted = rows.weighted == self.has_weights or rows.left_out
+        fits = count <= rows.room and rows.piece.shape[0] >= rows.room * (1 + rows.weighted)
+        if not (types and weighted and fits):
+            raise ValueError("'graph' is damaged: prepare it again")
         check_rows(rows.crow, rows.col[:count], (self.num_nodes, self.num_sources), count, "graph")
 
     def __repr__(self) -> str:
