@@ -1,17 +1,19 @@
 r"""Finished 32-bit runs that others learn from, one safetensors file each, below the cache.
 
-They are no results: a file that is missing, damaged or another's is made anew by training.
+They are no results: a file that is missing, damaged, older than the checksum or another's is made
+anew by training.
 """
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from bitgnn.data.locate import cache_dir, writable
 from bitgnn.files import write_whole
+from bitgnn.tensor_file import CHECKSUM, from_bytes, to_bytes
 from bitgnn.training import Teacher
 from bitgnn.training.distributed import Group
 
@@ -58,10 +60,9 @@ def save_teacher(key: str, run: TeacherRun) -> None:
     if run.teacher is not None:
         state = {f"{STATE}{name}": value for name, value in run.teacher.state.items()}
         tensors = {"logits": run.teacher.logits, **state}
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     about = {"key": key, "val": json.dumps(run.val), "seconds": json.dumps(run.seconds)}
     writable(teachers_dir())
-    write_whole(_path(key), safetensors.torch.save(tensors, about))
+    write_whole(_path(key), to_bytes(tensors, about))
 
 
 def load_teacher(key: str) -> TeacherRun | None:
@@ -71,19 +72,30 @@ def load_teacher(key: str) -> TeacherRun | None:
         key (str): The key of the run.
     """
     try:
-        with safe_open(_path(key), "pt") as file:
-            about = file.metadata() or {}
-            if about.get("key") != key:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        val, seconds = json.loads(about["val"]), json.loads(about["seconds"])
-    except (OSError, SafetensorError, KeyError, ValueError):
+        content = _path(key).read_bytes()
+    except OSError:
         return None
+    try:
+        return _parse(content, key)
+    except (LookupError, TypeError, ValueError) as error:
+        warnings.warn(
+            f"Teacher '{_path(key)}' is not used ({error}): it is trained again", stacklevel=2
+        )
+        return None
+
+
+def _parse(content: bytes, key: str) -> TeacherRun:
+    tensors, about = from_bytes(content)
+    if CHECKSUM not in about:
+        raise ValueError("it has no checksum")
+    if about["key"] != key:
+        raise ValueError("it is another run's")
+    val, seconds = json.loads(about["val"]), json.loads(about["seconds"])
+    if not (val is None or isinstance(val, float)) or not isinstance(seconds, float):
+        raise ValueError(f"its validation metric and seconds are no numbers: {val}, {seconds}")
     if not tensors:
         return TeacherRun(None, val, seconds)
-    logits = tensors.pop("logits", None)
-    if logits is None:
-        return None
+    logits: Tensor = tensors.pop("logits")
     state = {name.removeprefix(STATE): value for name, value in tensors.items()}
     return TeacherRun(Teacher(logits, state), val, seconds)
 

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError
+import torch
 from torch import Tensor
 
-from bitgnn.files import write_whole
+from bitgnn.files import check_writable, write_whole
+from bitgnn.tensor_file import CHECKSUM, from_bytes, to_bytes
 from bitgnn.training.state import TrainingState
 
-FORMAT = 1
+FORMAT = 2
+# Format 1 has no checksum. All else is the same, so that such files are still read.
+UNCHECKED = 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Checkpoint:
         first = state.group.rank == 0
         content = state.group.read(self._content() if first else None)
         if content is not None:
-            state.restore(*self._parse(content, state.group.size))
+            self._restore(state, content)
         self._written = time.monotonic()
 
     def end_of_epoch(self, state: TrainingState) -> None:
@@ -111,14 +113,11 @@ class Checkpoint:
         tensors = state.tensors()  # All processes take part.
         if state.group.rank == 0:
             about = {"format": FORMAT, "key": self.key, **state.values()}
-            content = safetensors.torch.save(
-                {name: value.cpu().contiguous().clone() for name, value in tensors.items()},
-                {"bitgnn": json.dumps(about)},
-            )
-            write_whole(self.path, content)
+            write_whole(self.path, to_bytes(tensors, {"bitgnn": json.dumps(about)}))
         self._written = time.monotonic()
 
     def _content(self) -> bytes | None:
+        check_writable(self.path)  # Not after the minutes or hours until it is first written.
         if not self.path.is_file():
             return None
         if not self.resume:
@@ -128,29 +127,43 @@ class Checkpoint:
             )
         return self.path.read_bytes()
 
-    def _parse(self, content: bytes, processes: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        try:
-            tensors = safetensors.torch.load(content)
-            length = int.from_bytes(content[:8], "little")
-            about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["bitgnn"])
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"'{self.path}' is damaged or no checkpoint of bitgnn ({error}): delete it to "
-                f"begin anew"
-            ) from None
-        if about["format"] != FORMAT:
-            raise ValueError(
-                f"'{self.path}' has format {about['format']}, and this version of bitgnn reads "
-                f"{FORMAT}: go on with the version that wrote it, or delete it to begin anew"
-            )
+    def _restore(self, state: TrainingState, content: bytes) -> None:
+        tensors, about = self._parse(content)
         if about["key"] != self.key:
             raise ValueError(
-                f"'{self.path}' belongs to another run (key {about['key'][:12]}, not "
+                f"'{self.path}' belongs to another run (key {str(about['key'])[:12]}, not "
                 f"{self.key[:12]}): repeat the command that wrote it, or choose another place"
             )
-        if about["processes"] != processes:
+        if about["processes"] != state.group.size:
             raise ValueError(
-                f"'{self.path}' was written by {about['processes']} process(es), not {processes}: "
-                f"go on with as many"
+                f"'{self.path}' was written by {about['processes']} process(es), not "
+                f"{state.group.size}: go on with as many"
             )
+        try:
+            state.restore(tensors, about)
+        except torch.OutOfMemoryError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise self._damaged(f"{type(error).__name__}: {error}") from error
+
+    def _parse(self, content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        try:
+            tensors, metadata = from_bytes(content)
+            about = json.loads(metadata["bitgnn"])
+            found, _, _ = about["format"], about["key"], about["processes"]
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._damaged(error) from None
+        if found not in (UNCHECKED, FORMAT):
+            raise ValueError(
+                f"'{self.path}' has format {found}, and this version of bitgnn reads formats up to "
+                f"{FORMAT}: go on with the version that wrote it, or delete it to begin anew"
+            )
+        if found != UNCHECKED and CHECKSUM not in metadata:
+            raise self._damaged("it lacks its checksum")
         return tensors, about
+
+    def _damaged(self, problem: object) -> ValueError:
+        return ValueError(
+            f"'{self.path}' is damaged or no checkpoint of bitgnn ({problem}): delete it to begin "
+            f"anew"
+        )

@@ -128,7 +128,14 @@ class TrainingState:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Takes what :meth:`tensors` and :meth:`values` gave."""
+        """Takes what :meth:`tensors` and :meth:`values` gave.
+
+        Raises:
+            ValueError: If these are not the values of a training run. What is missing or does not
+                fit may also raise :class:`LookupError`, :class:`TypeError` or
+                :class:`RuntimeError`.
+        """
+        _check_values(values)
         self.model.load_state_dict(dict(_below("model.", tensors)))
         kept = {name: value.clone() for name, value in _below("best.", tensors)}
         self.best = Best(**values["best"], state=kept or None)
@@ -152,6 +159,10 @@ class TrainingState:
             number, _, field_name = name.partition(".")
             state.setdefault(int(number), {})[field_name] = value.clone()
         groups = self.optimizer.state_dict()["param_groups"]
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        for index, parameter in enumerate(parameters):
+            # A parameter may have none yet; PyTorch checks neither names nor shapes.
+            _check_moments(state.get(index, {}), parameter)
         for group, lr in zip(groups, values["lrs"], strict=True):
             group["lr"] = lr
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -162,6 +173,30 @@ class TrainingState:
         if self.device.type == "cuda":
             found["cuda"] = torch.cuda.get_rng_state(self.device)
         return found
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Checks what would not be noticed before the end of training."""
+    epoch, best, curves = values["epoch"], values["best"]["epoch"], values["curves"]
+    if type(epoch) is not int or type(best) is not int or not 0 <= best <= epoch:
+        raise ValueError(f"epoch {epoch!r} with best epoch {best!r}")
+    for name in FitResult().curves:
+        curve = curves[name]
+        if len(curve) != epoch or not all(isinstance(value, float) for value in curve):
+            raise ValueError(f"curve '{name}' is not one number for each of {epoch} epochs")
+    for name in ("ended", "diverged"):
+        if not isinstance(values[name], bool):
+            raise ValueError(f"'{name}' is {values[name]!r}")
+    if not isinstance(values["seconds"], float):
+        raise ValueError(f"'seconds' is {values['seconds']!r}")
+
+
+def _check_moments(state: Mapping[str, Tensor], parameter: Tensor) -> None:
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    moment = tuple(parameter.shape)
+    expected = {"step": (), "exp_avg": moment, "exp_avg_sq": moment}
+    if shapes and shapes != expected:
+        raise ValueError(f"the optimizer needs {expected} and not {shapes}")
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

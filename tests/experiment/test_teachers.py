@@ -1,4 +1,5 @@
 import pytest
+import safetensors.torch
 import torch
 
 from bitgnn.experiment.teachers import (
@@ -8,6 +9,7 @@ from bitgnn.experiment.teachers import (
     save_teacher,
     teachers_dir,
 )
+from bitgnn.tensor_file import to_bytes
 from bitgnn.training import Teacher
 
 KEY = "ab" * 32
@@ -50,24 +52,46 @@ def test_nothing_is_left_beside_the_file():
     assert [path.name for path in teachers_dir().iterdir()] == [f"{KEY}.safetensors"]
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "other", "no logits"])
-def test_a_file_that_is_not_sound_is_none(damage):
-    import safetensors.torch
+def write(content):
+    (teachers_dir() / f"{KEY}.safetensors").write_bytes(content)
 
+
+def test_no_flipped_bit_is_used():
     save_teacher(KEY, make_run())
-    path = teachers_dir() / f"{KEY}.safetensors"
-    content = path.read_bytes()
+    content = (teachers_dir() / f"{KEY}.safetensors").read_bytes()
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        write(damaged)
+        with pytest.warns(UserWarning, match=f"Teacher '.*{KEY}.*' is not used .* trained again"):
+            assert load_teacher(KEY) is None
+    write(content)
     assert load_teacher(KEY) is not None
-    if damage == "other":
-        save_teacher("cd" * 32, make_run())
-        content = (teachers_dir() / f"{'cd' * 32}.safetensors").read_bytes()
-    elif damage == "no logits":
-        about = {"key": KEY, "val": "1.0", "seconds": "1.0"}
-        content = safetensors.torch.save({"state.a": torch.ones(2)}, about)
-    else:
-        content = content[: 0 if damage == "empty" else len(content) // 2]
-    path.write_bytes(content)
-    assert load_teacher(KEY) is None
+
+
+ABOUT = {"key": KEY, "val": "1.0", "seconds": "1.0"}
+LOGITS = {"logits": torch.ones(2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "deserializ"),
+        (to_bytes(LOGITS, ABOUT)[:-3], "deserializ"),
+        (to_bytes(LOGITS, {**ABOUT, "key": "cd" * 32}), "another run's"),
+        (to_bytes({"state.a": torch.ones(2)}, ABOUT), "logits"),
+        (to_bytes(LOGITS, {"key": KEY, "val": "1.0"}), "seconds"),
+        (to_bytes(LOGITS, {**ABOUT, "val": "{"}), "Expecting"),
+        (to_bytes(LOGITS, {**ABOUT, "val": '"high"'}), "numbers"),
+        (to_bytes(LOGITS, {"val": "1.0", "seconds": "1.0"}), "key"),
+        (safetensors.torch.save(LOGITS, ABOUT), "no checksum"),
+    ],
+)
+def test_a_file_that_is_not_sound_is_none(content, problem):
+    save_teacher(KEY, make_run())
+    write(content)
+    with pytest.warns(UserWarning, match=f"is not used .*{problem}.* trained again"):
+        assert load_teacher(KEY) is None
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):

@@ -3,10 +3,11 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch_geometric import typing as pyg
 
 from bitgnn import StrengthSchedule
+from bitgnn.tensor_file import to_bytes
 from bitgnn.training import Checkpoint, Recipe, Teacher, build_model, fit
 from bitgnn.training.checkpoint import Checkpoints
 
@@ -125,10 +126,82 @@ def test_damage(keep, tiny, tmp_path):
         run(tiny, FAST, checkpoint=Checkpoint(path, "a", resume=True))
 
 
+def test_no_flipped_bit_is_used(tiny, tmp_path):
+    path = tmp_path / "run.safetensors"
+    expected = run(tiny, FAST, checkpoint=Checkpoint(path, "a"))
+    content = path.read_bytes()
+    checkpoint = Checkpoint(path, "a", resume=True)
+    for number, place in enumerate(range(0, len(content), 37)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << number % 8
+        with pytest.raises(ValueError, match=r"is damaged or no checkpoint of bitgnn .* delete it"):
+            checkpoint._parse(bytes(damaged))
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=rf"^'{path}' is damaged .*checksum differs"):
+        run(tiny, FAST, checkpoint=checkpoint)
+    path.write_bytes(content)
+    assert numbers(*run(tiny, FAST, checkpoint=checkpoint)) == numbers(*expected)
+
+
+def rewrite(path, about, tensors=None, **metadata):
+    tensors = load(path.read_bytes()) if tensors is None else tensors
+    path.write_bytes(to_bytes(tensors, {"bitgnn": json.dumps(about), **metadata}))
+
+
+def test_a_checkpoint_of_format_1_has_no_checksum_and_goes_on(tiny, tmp_path):
+    path = tmp_path / "run.safetensors"
+    expected = run(tiny, FAST)
+    with pytest.raises(StopError):
+        run(tiny, FAST, checkpoint=Checkpoint(path, "a", epochs=2), stop_after=5)
+    old = {"bitgnn": json.dumps({**about(path), "format": 1})}
+    save_file(load(path.read_bytes()), path, old)
+    found = run(tiny, FAST, checkpoint=Checkpoint(path, "a", resume=True))
+    assert numbers(*found) == numbers(*expected)
+    # One of the present format must have it.
+    save_file(load(path.read_bytes()), path, {"bitgnn": json.dumps(about(path))})
+    with pytest.raises(ValueError, match="it lacks its checksum"):
+        run(tiny, FAST, checkpoint=Checkpoint(path, "a", resume=True))
+
+
+@pytest.mark.parametrize("field", ["format", "key", "processes", "epoch", "ended", "best", "curves",
+                                   "seconds", "diverged", "lrs"])  # fmt: skip
+def test_fields_are_checked(field, tiny, tmp_path):
+    path = tmp_path / "run.safetensors"
+    run(tiny, FAST, checkpoint=Checkpoint(path, "a"))
+    whole = about(path)
+    for value in ("missing", "text"):
+        fields = {**whole, field: value}
+        if value == "missing":
+            del fields[field]
+        rewrite(path, fields)
+        with pytest.raises(ValueError, match=rf"^'{path}' (is damaged|has|belongs|was written)"):
+            run(tiny, FAST, checkpoint=Checkpoint(path, "a", resume=True))
+
+
+@pytest.mark.parametrize("name", ["model.convs.0.lin.weight", "random.cpu.0",
+                                  "power.0.root", "optimizer.0.exp_avg"])  # fmt: skip
+def test_tensors_are_checked(name, tiny, tmp_path):
+    path = tmp_path / "run.safetensors"
+    recipe = FAST.replace(latent_power=2.0, epochs=1)
+    run(tiny, recipe, checkpoint=Checkpoint(path, "a"))
+    whole, tensors = about(path), load(path.read_bytes())
+    del tensors[name]
+    for change in ({}, {name: torch.ones(7)}):
+        rewrite(path, whole, tensors | change)
+        with pytest.raises(ValueError, match="is damaged or no checkpoint of bitgnn"):
+            run(tiny, recipe, checkpoint=Checkpoint(path, "a", resume=True))
+
+
+def test_a_place_that_cannot_be_written_is_noticed_before_training(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="Cannot write '.*': '.*/file' is no folder"):
+        run(tiny, FAST, checkpoint=Checkpoint(tmp_path / "file" / "run", "a"), stop_after=1)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 99, "has format 99, and this version of bitgnn reads 1"),
+        ("format", 99, "has format 99, and this version of bitgnn reads formats up to 2"),
         ("processes", 4, r"written by 4 process\(es\), not 1"),
     ],
 )
@@ -136,7 +209,7 @@ def test_another_kind_of_checkpoint(field, value, message, tiny, tmp_path):
     path = tmp_path / "run.safetensors"
     checkpoint = Checkpoint(path, "a", resume=True)
     run(tiny, FAST, checkpoint=checkpoint)
-    save_file(load_file(path), path, {"bitgnn": json.dumps({**about(path), field: value})})
+    rewrite(path, {**about(path), field: value})
     with pytest.raises(ValueError, match=message):
         run(tiny, FAST, checkpoint=checkpoint)
 
