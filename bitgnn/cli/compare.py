@@ -64,3 +64,5 @@ def compare(
     if json is not None:
         write_json(json, comparison.rows)
     typer.echo(f"Report: {comparison.report}")
+    if comparison.failures:
+        raise typer.Exit(1)

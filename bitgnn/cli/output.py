@@ -16,6 +16,11 @@ def print_comparison(comparison: Comparison) -> None:
     Console().print(ComparisonTable(comparison.rows))
     stored = len(comparison.records) - comparison.num_trained
     print(f"{comparison.num_trained} runs trained now, {stored} taken from the store")
+    for failure in comparison.failures:
+        print(failure)
+    if comparison.failures:
+        count = len(comparison.failures)
+        print(f"{count} run{'s' * (count > 1)} failed: the same command tries again")
 
 
 def print_record(record: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ class Agenda:
         self._changed = threading.Condition()
 
     def take(self) -> RunSpec | None:
-        """Waits for a run that can start; :obj:`None` if all have been started."""
+        """Waits for a run that can start; :obj:`None` if there is none left to start."""
         with self._changed:
             while self._waiting:
                 for index, (spec, teacher) in enumerate(self._waiting):
@@ -36,6 +36,12 @@ class Agenda:
         """Notes that a run has ended, well or not."""
         with self._changed:
             del self._training[spec.key]
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Leaves the runs that have not been started."""
+        with self._changed:
+            self._waiting.clear()
             self._changed.notify_all()
 
     def _in_the_making(self, teacher: str | None) -> bool:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from bitgnn.experiment.command import command, parse_seeds, recipe_name
-from bitgnn.experiment.complete import complete
+from bitgnn.experiment.complete import Failure, complete
 from bitgnn.experiment.rows import DISTILLED, FULL, PRECISIONS, Record, Row, rows_from_records
 from bitgnn.experiment.run import check_device, open_task
 from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.store import Store, default_path
+from bitgnn.experiment.workers import RunError
 from bitgnn.quant import Quant, QuantConfig, resolve_quant
 from bitgnn.quant.config import WEIGHT_MEASURES
 from bitgnn.training import Recipe, recipe_for
@@ -19,6 +20,8 @@ from bitgnn.training.build import check_model
 from bitgnn.training.parts import quant_for
 
 PathLike = str | Path
+
+MAX_RUNS = 100_000
 
 
 @dataclass(frozen=True)
@@ -35,27 +38,36 @@ class Comparison:
         records (list[dict]): One a run, with its curves and its passport.
         num_trained (int): How many of the runs took place now; the others were in the store.
         report (pathlib.Path, optional): The page that was written.
+        failures (list[Failure]): The runs that were given up, as the processes that trained them
+            were killed again and again. They are in no row; the same comparison tries them again.
     """
 
     rows: list[Row]
     records: list[Record] = field(repr=False)
     num_trained: int = 0
     report: Path | None = None
+    failures: Sequence[Failure] = ()
 
     @classmethod
-    def from_records(cls, records: Iterable[Record], num_trained: int = 0) -> "Comparison":
+    def from_records(
+        cls,
+        records: Iterable[Record],
+        num_trained: int = 0,
+        failures: Sequence[Failure] = (),
+    ) -> "Comparison":
         """Pools records into rows.
 
         Args:
             records (list[dict]): One a run.
             num_trained (int, optional): How many took place now. (default: :obj:`0`)
+            failures (list[Failure], optional): Those that failed. (default: :obj:`()`)
         """
         records = list(records)
         rows = [
             {**row, "recipe_name": recipe_name(row), "command": command(row)}
             for row in rows_from_records(records)
         ]
-        return cls(rows, records, num_trained)
+        return cls(rows, records, num_trained, failures=failures)
 
 
 def stored_comparison(
@@ -138,6 +150,8 @@ def compare(
 
     Raises:
         ValueError: If a name or a value is not known, or a data set is not found.
+        RunError: If a run fails for a reason that is no error of the user, or all of them were
+            given up.
     """
     check_device(device)
     specs = build_specs(dataset, model, seeds, recipe, precision, root, split, quant, settings)
@@ -145,8 +159,12 @@ def compare(
         if not isinstance(store, Store):
             store = stack.enter_context(Store(store))
         num_missing = sum(store.get(spec.key) is None for spec in specs)
-        records = complete(specs, store, root, str(device), workers, progress)
-    return _reported(Comparison.from_records(records, num_missing), out)
+        failures: list[Failure] = []
+        records = complete(specs, store, root, str(device), workers, progress, failures)
+    if not records:
+        raise RunError("\n".join(map(str, failures)))
+    trained = num_missing - len(failures)
+    return _reported(Comparison.from_records(records, trained, failures), out)
 
 
 def build_specs(
@@ -176,6 +194,12 @@ def build_specs(
                 chosen = chosen.replace(teacher="same")  # one configuration, one key
             for side in _precisions(chosen) if precision is None else precision:
                 configuration = _configuration(each, t.name, side, chosen, config)
+                if len(specs) + len(seeds) > MAX_RUNS:
+                    raise ValueError(
+                        f"A comparison has at most {MAX_RUNS:,} runs: use fewer seeds (got "
+                        f"{len(seeds):,}), models, precisions or data sets, or compare them one "
+                        f"after the other, in one store"
+                    )
                 specs += [
                     RunSpec(
                         t.name, t.split_kind, t.checksum, each, side, seed=seed, **configuration
@@ -198,7 +222,8 @@ def _reported(comparison: Comparison, out: PathLike | None) -> Comparison:
         return comparison
     from bitgnn.experiment.report import write_report  # Loads matplotlib, which takes a while.
 
-    return replace(comparison, report=write_report(comparison, Path(out)))
+    page = write_report(comparison, Path(out), failures=comparison.failures)
+    return replace(comparison, report=page)
 
 
 def _precisions(recipe: Recipe) -> list[str]:

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,23 @@ from bitgnn.experiment.estimate import announce
 from bitgnn.experiment.progress import Progress
 from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.store import Store
-from bitgnn.experiment.workers import default_workers, run_all
+from bitgnn.experiment.workers import RunError, default_workers, run_all
+
+
+@dataclass(frozen=True)
+class Failure:
+    r"""A run that was given up.
+
+    Args:
+        spec (RunSpec): The run.
+        reason (str): Why.
+    """
+
+    spec: RunSpec
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.spec} failed: {self.reason}"
 
 
 def complete(
@@ -17,6 +34,7 @@ def complete(
     device: str = "cpu",
     workers: int | None = None,
     progress: bool = True,
+    failures: list[Failure] | None = None,
 ) -> list[dict[str, Any]]:
     r"""Trains the runs that a store lacks, each stored as it finishes, and returns the records of
     all of them, in the order of the runs.
@@ -30,7 +48,15 @@ def complete(
             a core, on a GPU one)
         progress (bool, optional): Whether to say how long it will take, and to show progress, on
             standard error. (default: :obj:`True`)
+        failures (list[Failure], optional): Receives the runs that were given up because the
+            processes that trained them were killed. (default: :obj:`None`, an error once all
+            others are stored)
+
+    Raises:
+        RunError: If a run fails.
+        ValueError: If a run fails for what a user can mend.
     """
+    given_up: list[Failure] = []
     records = {spec.key: store.get(spec.key) for spec in specs}
     stored = [record for record in records.values() if record is not None]
     # One seed of everything before the next seed, so that a part is a smaller comparison; of
@@ -41,12 +67,22 @@ def complete(
     )
     if progress and missing:
         announce(missing, store, workers or default_workers(device, len(missing)))
+    shown = Progress(specs, stored, progress)
+
+    def fail(spec: RunSpec, reason: str) -> None:
+        given_up.append(Failure(spec, reason))
+        shown.failed(spec, reason)
+
     with (
-        Progress(specs, stored, progress) as shown,
-        closing(run_all(missing, root, device, workers, shown.epoch)) as runs,
+        shown,
+        closing(run_all(missing, root, device, workers, shown.epoch, fail)) as runs,
     ):
         for record in runs:
             store.put(record)
             records[record["key"]] = record
             shown.done(record)
+    if failures is not None:
+        failures += given_up
+    elif given_up:
+        raise RunError("\n".join(map(str, given_up)))
     return [record for record in records.values() if record is not None]

@@ -66,6 +66,11 @@ class Progress:
         if not self.console.is_terminal and self._line_is_due():
             self._say(self._line())
 
+    def failed(self, spec: RunSpec, reason: str) -> None:
+        """Notes that a run has failed, for a reason whose last line says most."""
+        self.running.pop(_identity(spec), None)
+        self._say(f"{spec} failed: {reason.strip().splitlines()[-1]}")
+
     def seconds_left(self) -> float | None:
         """Returns an estimate of the time left, once there is something to go by."""
         begun = sum(epoch / spec.recipe["epochs"] for spec, epoch, _ in list(self.running.values()))

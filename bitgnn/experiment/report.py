@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from bitgnn.experiment import format as text
+from bitgnn.experiment.complete import Failure
 from bitgnn.experiment.plots import curves_figure, memory_figure, paired_figure
 from bitgnn.experiment.rows import (
     Record,
@@ -43,7 +44,12 @@ class Results(Protocol):
     def records(self) -> list[Record]: ...
 
 
-def write_report(results: Results, out_dir: str | os.PathLike[str], title: str = "") -> Path:
+def write_report(
+    results: Results,
+    out_dir: str | os.PathLike[str],
+    title: str = "",
+    failures: Sequence[Failure] = (),
+) -> Path:
     r"""Writes the report of a comparison and returns the path of the page.
 
     Beside :obj:`report.html` stand :obj:`results.json` and :obj:`results.csv` (the rows) and
@@ -53,6 +59,8 @@ def write_report(results: Results, out_dir: str | os.PathLike[str], title: str =
         results (Comparison): The rows and the records to report.
         out_dir (str or Path): The folder to write to, made if absent.
         title (str, optional): The heading of the page. (default: named by data sets and models)
+        failures (list[Failure], optional): Runs that are in no row since they were given up.
+            (default: :obj:`()`)
 
     Raises:
         ValueError: If there are no rows, or :obj:`out_dir` cannot be written to.
@@ -62,7 +70,8 @@ def write_report(results: Results, out_dir: str | os.PathLike[str], title: str =
         raise ValueError("There is nothing to report: the comparison has no rows")
     out = Path(out_dir)
     figures = _figures(rows, records)
-    page = _page(rows, records, figures, title or _default_title(rows))
+    notes = [*text.notes(rows), *(f"{each}; the same command tries it again." for each in failures)]
+    page = _page(rows, records, figures, title or _default_title(rows), notes)
     try:
         for figure in figures:
             write_whole(out / figure.file, figure.png)
@@ -116,7 +125,11 @@ def _data(row: Row) -> tuple[str, str, str]:
 
 
 def _page(
-    rows: Sequence[Row], records: Sequence[Record], figures: Sequence[_Drawn], title: str
+    rows: Sequence[Row],
+    records: Sequence[Record],
+    figures: Sequence[_Drawn],
+    title: str,
+    notes: Sequence[str],
 ) -> str:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -137,7 +150,7 @@ def _page(
         metrics=list(dict.fromkeys(text.metric_name(row["metric"]) for row in rows)),
         passport=_passport(records),
         num_runs=len(records),
-        notes=text.notes(rows),
+        notes=notes,
         commands=_commands(rows),
         figures=figures,
         distilled=text.has_distilled(rows),

@@ -3,7 +3,10 @@ r"""Runs in parallel: one process a core, one thread a process.
 A worker is a fresh interpreter in :func:`main` that reads one JSON line a run from its input and
 answers with JSON lines. So a script needs no
 :obj:`if __name__ == "__main__"`, nothing is pickled, and the pipe tells a worker that its parent is
-gone, however that ended.
+gone, however that ended; on Linux the kernel ends it then, even if it is stopped.
+
+A run whose worker is killed (by the kernel for want of memory, by a batch system, by a person) is
+given to a new worker, :obj:`RETRIES` times. Any other failure would only be repeated.
 """
 
 import json
@@ -15,16 +18,18 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from bitgnn.experiment.agenda import Agenda, teacher_key
+from bitgnn.experiment.lifeline import prelude
 from bitgnn.experiment.run import execute
 from bitgnn.experiment.spec import RunSpec
 
 # Errors that a user can mend: told in one line. Others show where they come from.
-USER_ERRORS = (ValueError, TypeError, FileNotFoundError)
+USER_ERRORS = (ValueError, TypeError, OSError)
 
 # What PyTorch and PyG say of what bitgnn uses on purpose, and no user can change.
 OF_NO_USE = (
@@ -33,14 +38,23 @@ OF_NO_USE = (
     "Using 'NeighborSampler' without a 'pyg-lib' installation",
 )
 
-_WORKER = "from bitgnn.experiment.workers import main; main()"
+# How often a run is given to a new worker after its own was killed.
+RETRIES = 2
+
+_WORKER = "from bitgnn.experiment.workers import main\nmain()"
 
 OnEpoch = Callable[[RunSpec, int, float], None]
-Event = tuple[RunSpec, dict[str, Any]]
+OnFailure = Callable[[RunSpec, str], None]
+# A run and a message about it; None when a thread of the pool has ended.
+Event = tuple[RunSpec, dict[str, Any]] | None
 
 
 class RunError(RuntimeError):
     """A run failed for a reason that is no error of the user."""
+
+
+class _ClosedError(Exception):
+    """No process is started any more."""
 
 
 def default_workers(device: str, num_runs: int) -> int:
@@ -61,11 +75,15 @@ def run_all(
     device: str = "cpu",
     workers: int | None = None,
     on_epoch: OnEpoch | None = None,
+    on_failure: OnFailure | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     r"""Executes runs and yields their records as they finish.
 
     A run that is the teacher of another is kept for it. A run whose teacher trains at the moment
     waits for it, and those after it are started before it.
+
+    After an error no further run is started, but those that are running end, and their records
+    come, before it is raised.
 
     Args:
         specs (list[RunSpec]): What to run, started in this order.
@@ -75,6 +93,9 @@ def run_all(
             one, runs take place in this process. (default: one a core, on a GPU one)
         on_epoch (Callable, optional): Called after each epoch with the run, the number of the
             epoch and its validation metric. (default: :obj:`None`)
+        on_failure (Callable, optional): Called with each run that fails in a worker, and the
+            reason, as soon as that is known. With it, a run that is given up because its workers
+            were killed is no error, and the others go on. (default: :obj:`None`)
 
     Raises:
         RunError: If a run fails.
@@ -85,12 +106,14 @@ def run_all(
     workers = min(workers or default_workers(device, len(specs)), len(specs))
     if workers > 1:
         with _Pool(specs, root, device, workers) as pool:
-            yield from pool.records(on_epoch)
+            yield from pool.records(on_epoch, on_failure)
         return
     kept = {teacher_key(spec) for spec in specs}
     for spec in specs:
         message = _attempt(spec, root, device, _bind(on_epoch, spec), spec.key in kept)
-        yield _record_of(spec, message)
+        if "record" not in message:
+            raise _error(spec, message)
+        yield message["record"]
 
 
 class _Pool:
@@ -101,45 +124,98 @@ class _Pool:
     ) -> None:
         self.agenda = Agenda(specs)
         self.kept = {teacher_key(spec) for spec in specs}
-        self.unfinished = len(specs)
+        self.root, self.device = root, device
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.processes = [_start(root, device) for _ in range(workers)]
+        self.lock = threading.Lock()  # of the two that follow
+        self.closed = False
+        self.processes: set[subprocess.Popen[str]] = set()
+        self.threads = [threading.Thread(target=self._drive, daemon=True) for _ in range(workers)]
 
-    def records(self, on_epoch: OnEpoch | None) -> Iterator[dict[str, Any]]:
-        for process in self.processes:
-            threading.Thread(target=self._drive, args=(process,), daemon=True).start()
-        while self.unfinished:
-            spec, message = self.events.get()
+    def records(
+        self, on_epoch: OnEpoch | None, on_failure: OnFailure | None
+    ) -> Iterator[dict[str, Any]]:
+        for thread in self.threads:
+            thread.start()
+        working, error = len(self.threads), None
+        while working:
+            event = self.events.get()
+            if event is None:
+                working -= 1
+                continue
+            spec, message = event
             if "epoch" in message:
                 if on_epoch is not None:
                     on_epoch(spec, message["epoch"], message["val"])
-                continue
-            self.unfinished -= 1
-            yield _record_of(spec, message)
+            elif "record" in message:
+                yield message["record"]
+            else:
+                [problem] = message.values()
+                if on_failure is not None:
+                    on_failure(spec, problem)
+                if "killed" not in message or on_failure is None:
+                    self.agenda.stop()
+                    error = error or _error(spec, message)
+        if error is not None:
+            raise error
 
-    def _drive(self, process: "subprocess.Popen[str]") -> None:
-        assert process.stdin is not None and process.stdout is not None
-        while True:
-            spec = self.agenda.take()
-            if spec is None:
-                return
+    def _drive(self) -> None:
+        process = None
+        while (spec := self.agenda.take()) is not None:
             try:
-                run = {"spec": spec.to_dict(), "keep": spec.key in self.kept}
-                process.stdin.write(json.dumps(run) + "\n")
-                process.stdin.flush()
-                for line in process.stdout:
-                    message = json.loads(line)
-                    self.events.put((spec, message))
-                    if "epoch" not in message:
-                        break
-                else:
-                    raise BrokenPipeError
-            except OSError:
-                problem = f"its process ended with status {process.wait()}"
-                self.events.put((spec, {"error": problem}))
-                return
-            finally:
-                self.agenda.done(spec)
+                process, message = self._outcome(spec, process)
+            except _ClosedError:
+                break
+            except Exception:
+                process, message = None, {"error": traceback.format_exc()}
+            if "record" not in message and "killed" not in message:
+                self.agenda.stop()  # Before this thread itself takes the next one.
+            self.events.put((spec, message))
+            self.agenda.done(spec)
+        self.events.put(None)
+
+    def _outcome(
+        self, spec: RunSpec, process: "subprocess.Popen[str] | None"
+    ) -> "tuple[subprocess.Popen[str] | None, dict[str, Any]]":
+        """Has a worker execute a run, and new ones if it is killed. Returns the worker, and what
+        came of the run."""
+        for _ in range(1 + RETRIES):
+            process = process or self._start()
+            message = self._ask(process, spec)
+            if message is not None:
+                return process, message
+            status = process.wait()
+            with self.lock:
+                self.processes.discard(process)
+            process = None
+            if status >= 0:
+                problem = f"its process ended with status {status}, see its output above"
+                return None, {"error": problem}
+        times = f"{1 + RETRIES} times in a row" if RETRIES else "once"
+        return None, {"killed": f"its process was killed {times} (signal {-status})"}
+
+    def _ask(self, process: "subprocess.Popen[str]", spec: RunSpec) -> dict[str, Any] | None:
+        """Returns the last message of a worker about a run, :obj:`None` if it has ended before."""
+        assert process.stdin is not None and process.stdout is not None
+        run = {"spec": spec.to_dict(), "keep": spec.key in self.kept}
+        with suppress(OSError):  # The pipe is broken.
+            process.stdin.write(json.dumps(run) + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                if not line.endswith("\n"):
+                    break  # It was killed while it wrote.
+                message: dict[str, Any] = json.loads(line)
+                if "epoch" not in message:
+                    return message
+                self.events.put((spec, message))
+        return None
+
+    def _start(self) -> "subprocess.Popen[str]":
+        with self.lock:
+            if self.closed:
+                raise _ClosedError
+            process = _start(self.root, self.device)
+            self.processes.add(process)
+            return process
 
     def __enter__(self) -> "_Pool":
         return self
@@ -150,8 +226,14 @@ class _Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for process in self.processes:
-            process.kill()  # A worker holds nothing: what it finished is with the parent.
+        self.agenda.stop()
+        with self.lock:
+            self.closed = True
+            for process in self.processes:
+                process.kill()  # A worker holds nothing: what it finished is with the parent.
+        for thread in self.threads:
+            if thread.ident is not None:
+                thread.join()
         for process in self.processes:
             process.wait()
 
@@ -165,7 +247,7 @@ def _start(root: str | Path | None, device: str) -> "subprocess.Popen[str]":
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }
     return subprocess.Popen(
-        [sys.executable, "-c", _WORKER, json.dumps([root and str(root), device])],
+        [sys.executable, "-c", prelude() + _WORKER, json.dumps([root and str(root), device])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -191,13 +273,10 @@ def _attempt(
         return {"error": traceback.format_exc()}
 
 
-def _record_of(spec: RunSpec, message: dict[str, Any]) -> dict[str, Any]:
+def _error(spec: RunSpec, message: dict[str, Any]) -> Exception:
     if "user_error" in message:
-        raise ValueError(f"{spec}: {message['user_error']}")
-    if "error" in message:
-        raise RunError(f"{spec} failed: {message['error']}")
-    record: dict[str, Any] = message["record"]
-    return record
+        return ValueError(f"{spec}: {message['user_error']}")
+    return RunError(f"{spec} failed: {message.get('error', message.get('killed'))}")
 
 
 def _bind(on_epoch: OnEpoch | None, spec: RunSpec) -> Callable[[int, float], None] | None:

@@ -4,12 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
 
-from bitgnn.experiment import Comparison, Store
+from bitgnn.experiment import Comparison, RunSpec, Store
 from bitgnn.experiment.compare import build_specs
+from bitgnn.experiment.complete import Failure
 
 FAST = "--set epochs=3 --workers 1"
 
@@ -143,6 +145,22 @@ def test_default(cli, tmp_path, monkeypatch):
     assert "4 runs to train on 1 process: about 0 s from the time of earlier runs" in found.err
     assert "4 runs trained now, 2 taken from the store" in found.out
     assert "wide2" in cli("report").out
+
+
+def test_runs_that_failed_are_named_and_end_with_status_1(cli, monkeypatch):
+    module = import_module("bitgnn.cli.compare")
+
+    def compare(*args, **kwargs):
+        found = run_comparison(*args, **kwargs)
+        spec = RunSpec.from_dict(found.records[0]["spec"])
+        return replace(found, failures=[Failure(spec, "its process was killed")])
+
+    run_comparison = module.run_comparison
+    monkeypatch.setattr(module, "run_comparison", compare)
+    found = cli(f"compare --dataset Digits --model mlp --seeds 1 --precision fp32 {FAST}")
+    assert found.status == 1
+    assert "Digits mlp fp32 seed 0 failed: its process was killed\n" in found.out
+    assert "1 run failed: the same command tries again" in found.out
 
 
 def test_unknown_part(cli):

@@ -6,7 +6,9 @@ import pytest
 from bitgnn import QuantConfig
 from bitgnn.experiment import RunSpec, Store, compare
 from bitgnn.experiment.compare import build_specs, stored_comparison
+from bitgnn.experiment.run import execute
 from bitgnn.experiment.teachers import teachers_dir
+from bitgnn.experiment.workers import RunError
 from bitgnn.training import Recipe, recipe_for
 
 FAST = {"recipe": "scratch", "settings": {"epochs": 3}, "progress": False, "workers": 1}
@@ -183,6 +185,28 @@ def test_wrong_value_is_told_before_anything_runs(changes, match, tmp_path):
     with pytest.raises(ValueError, match=match):
         compare(**arguments)
     assert not (tmp_path / "s").exists()
+
+
+def test_runs_that_are_given_up_are_in_no_row(tmp_path, monkeypatch):
+    def run_all(specs, root, device, workers, on_epoch, on_failure):
+        for spec in specs:
+            if spec.seed == lost:
+                on_failure(spec, "its process was killed")
+            else:
+                yield execute(spec)
+
+    monkeypatch.setattr("bitgnn.experiment.complete.run_all", run_all)
+    arguments = {"precision": "fp32", "store": tmp_path / "s", **FAST}
+    lost = 1
+    found = compare("Digits", "mlp", 3, out=tmp_path, **arguments)
+    assert [failure.spec.seed for failure in found.failures] == [1]
+    assert (found.rows[0]["seeds"], found.num_trained) == ([0, 2], 2)
+    assert "seed 1 failed: its process was killed; the same" in found.report.read_text()
+    lost = 3
+    with pytest.raises(RunError, match="^Digits mlp fp32 seed 3 failed: its process was killed$"):
+        compare("Digits", "mlp", "3:4", **arguments)
+    lost = None
+    assert compare("Digits", "mlp", 3, **arguments).num_trained == 1
 
 
 def test_stored_comparison(tmp_path):

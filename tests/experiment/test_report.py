@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from bitgnn.experiment import report
+from bitgnn.experiment.compare import build_specs
+from bitgnn.experiment.complete import Failure
 from bitgnn.experiment.report import write_report
 from bitgnn.experiment.rows import rows_from_records
 
@@ -49,6 +51,16 @@ def results(records):
     for row in rows:
         row["command"] = f"bitgnn compare --model {row['model']} --precision {row['precision']}"
     return SimpleNamespace(rows=rows, records=given)
+
+
+def test_failures_are_named(results, tmp_path):
+    specs = build_specs("Digits", "gcn", 1, precision="fp32")
+    failures = [Failure(spec, "its process was killed 3 times in a row") for spec in specs]
+    page = Page(write_report(results, tmp_path, failures=failures).read_text())
+    assert (
+        "Digits gcn fp32 seed 0 failed: its process was killed 3 times in a row; the same command "
+        "tries it again."
+    ) in page.text
 
 
 def test_report(results, tmp_path):

@@ -1,7 +1,10 @@
+import json
 import os
 import subprocess
+import sys
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from bitgnn import QuantConfig
@@ -98,7 +101,9 @@ def test_internal_error_shows_where_it_comes_from(monkeypatch):
         list(run_all(make_specs(1)))
 
 
-def test_worker_that_is_killed(monkeypatch):
+@pytest.fixture
+def started(monkeypatch):
+    """The workers that were started."""
     processes = []
     popen = subprocess.Popen
 
@@ -107,13 +112,96 @@ def test_worker_that_is_killed(monkeypatch):
         return processes[-1]
 
     monkeypatch.setattr(subprocess, "Popen", spy)
-    with pytest.raises(RunError, match=r"^Digits gcn absmean seed 0 failed: its process ended"):
+    return processes
+
+
+def test_run_of_a_worker_that_is_killed_is_given_to_another(started):
+    kills = []
+
+    def on_epoch(spec, epoch, _):
+        if spec.seed == 0 and epoch == 20 and not kills:
+            kills.append(spec)
+            for process in started:
+                process.kill()
+
+    specs = make_specs(3, epochs=30)
+    records = list(run_all(specs, workers=2, on_epoch=on_epoch))
+    assert kills
+    assert numbers(records) == numbers(run_all(specs, workers=1))
+    assert len(started) >= 4 and all(process.poll() is not None for process in started)
+
+
+def test_run_whose_workers_are_killed_again_and_again_is_given_up(started):
+    specs = make_specs(3, epochs=3)
+    doomed = replace(specs[0], recipe={**specs[0].recipe, "epochs": 10**6})
+    failed, finished = [], []
+
+    def on_epoch(spec, *_):
+        if spec == doomed and len(finished) == 2:  # Its worker is the only one that is busy.
+            for process in started:
+                process.kill()
+
+    runs = run_all(
+        [doomed, *specs[1:]],
+        workers=2,
+        on_epoch=on_epoch,
+        on_failure=lambda *args: failed.append(args),
+    )
+    for record in runs:
+        finished.append(record)
+    assert failed == [(doomed, "its process was killed 3 times in a row (signal 9)")]
+    assert len(started) == 4 and all(process.poll() is not None for process in started)
+    assert numbers(finished) == numbers(run_all(specs[1:], workers=1))
+
+
+def test_without_anyone_to_tell_a_run_that_is_given_up_is_an_error(started, monkeypatch):
+    monkeypatch.setattr("bitgnn.experiment.workers.RETRIES", 0)
+    with pytest.raises(RunError, match=r"failed: its process was killed once \(signal 9\)"):
         list(
             run_all(
-                make_specs(2, "gcn", epochs=10**6),
+                make_specs(2, epochs=10**6),
                 workers=2,
-                on_epoch=lambda *_: processes[0].kill(),
+                on_epoch=lambda *_: [process.kill() for process in started],
             )
         )
-    # The other one, in the midst of a run, is not left behind.
-    assert [process.poll() is not None for process in processes] == [True, True]
+    assert all(process.poll() is not None for process in started)
+
+
+def test_an_error_loses_no_run_that_is_in_progress():
+    bad, good, waiting = make_specs(3, epochs=30)
+    bad = replace(bad, checksum="0" * 64)
+    failed = []
+    runs = run_all(
+        [bad, good, waiting], workers=2, on_failure=lambda spec, problem: failed.append(spec)
+    )
+    assert next(runs)["spec"]["seed"] == good.seed
+    assert failed == [bad]  # It was told before the other one had ended.
+    with pytest.raises(ValueError, match="^Digits mlp absmean seed 0: 'Digits' has checksum"):
+        next(runs)
+
+
+PARENT = """
+import json, sys
+from bitgnn.experiment import RunSpec
+from bitgnn.experiment.workers import run_all
+specs = [RunSpec.from_dict(spec) for spec in json.loads(sys.argv[1])]
+list(run_all(specs, workers=2, on_epoch=lambda *_: print("running", flush=True)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing ends what is stopped")
+def test_no_worker_outlives_its_parent_not_even_a_stopped_one():
+    specs = [spec.to_dict() for spec in make_specs(2, epochs=10**6)]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, json.dumps(specs)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout.readline() == "running\n"
+    workers = psutil.Process(parent.pid).children()
+    assert len(workers) == 2
+    workers[0].suspend()
+    parent.kill()
+    parent.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    for process in alive:
+        process.kill()
+    assert not alive
