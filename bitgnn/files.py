@@ -155,6 +155,24 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_tree(folder: Path) -> None:
+    r"""Has all that is in a folder written to the disk.
+
+    Args:
+        folder (pathlib.Path): The folder.
+    """
+    if os.name != "posix":
+        return
+    for place, _, names in os.walk(folder):
+        for name in names:
+            handle = os.open(os.path.join(place, name), os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        sync_folder(Path(place))
+
+
 def _regular(path: str | os.PathLike[str]) -> os.stat_result | None:
     """Returns the status of a regular file, :obj:`None` if there is nothing; raises otherwise."""
     try:

@@ -3,7 +3,8 @@ r"""Where raw files are looked for, and what is said when they are nowhere."""
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from bitgnn.files import sync_tree, temporary_folder
 
 Root = str | os.PathLike[str] | None
 
@@ -50,9 +51,10 @@ def built_once(folder: Path, build: Callable[[Path], None]) -> Path:
             it puts beside that place is deleted.
     """
     if not folder.exists():
-        with TemporaryDirectory(dir=folder.parent) as tmp:
-            place = Path(tmp) / folder.name
+        with temporary_folder(folder) as tmp:
+            place = tmp / folder.name
             build(place)
+            sync_tree(place)
             try:
                 os.rename(place, folder)
             except OSError:
@@ -68,7 +70,16 @@ def downloads() -> Path:
 
 def search_path(root: Root = None) -> list[Path]:
     r"""Returns the roots to look in, first match first: the given one, :obj:`$BITGNN_DATA`, and
-    earlier downloads."""
+    earlier downloads.
+
+    Args:
+        root (str or Path, optional): A folder to look in first. (default: :obj:`None`)
+
+    Raises:
+        ValueError: If :obj:`root` is no folder.
+    """
+    if root and not Path(root).expanduser().is_dir():
+        raise ValueError(f"The root '{root}' is no folder: name one, or leave it out")
     given = [root, os.environ.get("BITGNN_DATA")]
     return [Path(path).expanduser() for path in given if path] + [downloads()]
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -31,9 +30,12 @@ from bitgnn.data.locate import (
     search_path,
     writable,
 )
+from bitgnn.files import temporary_folder
 
 # PyG downloads with urllib or aiohttp, depending on the data set.
 DOWNLOAD_ERRORS = (OSError, asyncio.TimeoutError, HTTPException, aiohttp.ClientError)
+
+CHECKSUM = "checksum"  # The file beside processed files.
 
 
 class Loaded(NamedTuple):
@@ -51,6 +53,16 @@ class Loaded(NamedTuple):
 
 class _Stopped(Exception):
     pass
+
+
+def _process(reader: type[InMemoryDataset], place: Path, options: Mapping[str, Any]) -> None:
+    reader(str(place), **options)
+    (place / CHECKSUM).write_text(_digest(place))
+
+
+def _digest(built: Path) -> str:
+    files = [path for path in built.rglob("*") if path.is_file() and path != built / CHECKSUM]
+    return combine({path.relative_to(built).as_posix(): file_digest(path) for path in files})
 
 
 @dataclass(frozen=True)
@@ -97,8 +109,8 @@ class PyGSource:
         r"""Lets PyG download into a temporary folder, and moves what is complete."""
         self._ping()
         folder = writable(cache_dir())
-        with TemporaryDirectory(dir=folder) as tmp:
-            for path in self._raw_paths(tmp, "has_process"):
+        with temporary_folder(folder / "download") as tmp:
+            for path in self._raw_paths(str(tmp), "has_process"):
                 target = downloads() / path.relative_to(tmp)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
@@ -110,8 +122,20 @@ class PyGSource:
         folder = writable(cache_dir() / "processed")
         built = folder / f"{self.family}-{key[:16]}"
         reader = self._subclass(raw_dir=str(raw_dir), has_download=False)
-        built_once(built, lambda place: reader(str(place), **self.options))
-        return reader(str(built), **self.options)[0]
+        built_once(built, lambda place: _process(reader, place, self.options))
+        try:
+            note = built / CHECKSUM
+            # Folders that older versions made have none.
+            if note.is_file() and note.read_text() != _digest(built):
+                raise ValueError("its checksum differs")
+            return reader(str(built), **self.options)[0]
+        # PyTorch, PyG, zip and pickle have errors of many kinds for a file that is not what it was.
+        except Exception as error:
+            problem = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"'{built}' is damaged ({problem}): delete the folder, and it is made anew from "
+                f"the raw files"
+            ) from error
 
     def _subclass(self, **attributes: Any) -> type[InMemoryDataset]:
         base = getattr(datasets, self.family)

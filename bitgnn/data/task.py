@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
-from bitgnn.data.locate import Root
+from bitgnn.data.locate import Root, search_path
 from bitgnn.data.registry import ENTRIES, Entry, lookup
 from bitgnn.data.splits import FixedSplit, PublishedSplits, RandomSplits, Split, Splitter
 
@@ -177,7 +177,8 @@ def task(name: str, root: Root = None, split: str | None = None) -> Task:
             (default: :obj:`None`)
 
     Raises:
-        ValueError: If the name or the split is unknown, or a raw file is damaged.
+        ValueError: If the name or the split is unknown, :obj:`root` is no folder, or a file is
+            damaged.
         DataNotFoundError: If the raw files are nowhere and cannot be downloaded.
     """
     entry = lookup(name)
@@ -185,6 +186,7 @@ def task(name: str, root: Root = None, split: str | None = None) -> Task:
     if kind not in entry.splits:
         kinds = ", ".join(f"'{kind}'" for kind in entry.splits)
         raise ValueError(f"'{entry.name}' has no split '{split}': choose one of {kinds}")
+    search_path(root)  # Digits, which are built in, do not look for a root.
     loaded = entry.load(entry.name, root)
     data = _checked(entry.name, loaded.data, loaded.num_outputs)
     splitter = _splitter(kind, entry, loaded.data, data.y)

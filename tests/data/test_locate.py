@@ -30,10 +30,17 @@ def test_writable(tmp_path):
 def test_search_path(monkeypatch, tmp_path):
     downloads = tmp_path / "cache" / "data"
     monkeypatch.setenv("BITGNN_DATA", "/env")
-    assert search_path("/given") == [Path("/given"), Path("/env"), downloads]
+    given = tmp_path / "graphs"
+    given.mkdir()
+    assert search_path(str(given)) == [given, Path("/env"), downloads]
     assert search_path() == [Path("/env"), downloads]
     monkeypatch.setenv("BITGNN_DATA", "")
-    assert search_path(Path("~/graphs")) == [Path.home() / "graphs", downloads]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert search_path(Path("~/graphs")) == [given, downloads]
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", "~/lost"):
+        with pytest.raises(ValueError, match=f"^The root '{root}' is no folder"):
+            search_path(root)
 
 
 def test_find_wants_all_files(tmp_path):

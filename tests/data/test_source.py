@@ -56,6 +56,32 @@ def test_processes_once(tmp_path, write_raw, offline, monkeypatch):
     assert first.checksum == second.checksum
 
 
+def test_damaged_processed_files(tmp_path, write_raw, offline):
+    root = write_raw("Photo", tmp_path / "root")
+    first = task("Photo", root=root)
+    [folder] = (tmp_path / "cache" / "processed").iterdir()
+    path = max(folder.rglob("*.pt"), key=lambda path: path.stat().st_size)
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for damaged in (b"", content[:-100], bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"^'{folder}' is damaged .*: delete the folder, and"):
+            task("Photo", root=root)
+    (folder / "checksum").unlink()  # As an older version left it.
+    path.write_bytes(content[:-100])
+    with pytest.raises(ValueError, match=rf"^'{folder}' is damaged .*: delete the folder, and"):
+        task("Photo", root=root)
+    path.write_bytes(content)
+    assert torch.equal(task("Photo", root=root).data.x, first.data.x)
+
+
+def test_root_that_does_not_exist(tmp_path):
+    for name in ("Photo", "Digits", "ogbn-arxiv"):
+        with pytest.raises(ValueError, match=f"The root '{tmp_path}/lost' is no folder"):
+            task(name, root=tmp_path / "lost")
+
+
 def test_changed_raw_files_are_processed_again(tmp_path, write_raw, offline):
     root = write_raw("Minesweeper", tmp_path / "root")
     other = write_raw("Questions", tmp_path / "other")
@@ -98,10 +124,12 @@ def test_looks_in_root_then_environment(tmp_path, write_raw, offline, monkeypatc
     monkeypatch.setenv("BITGNN_DATA", str(env))
     assert task("Photo", root=root).root == root
     assert task("Photo").root == env
+    (tmp_path / "empty").mkdir()
     assert task("Photo", root=tmp_path / "empty").root == env
 
 
 def test_offline_and_missing(tmp_path, offline):
+    (tmp_path / "root").mkdir()
     with pytest.raises(DataNotFoundError) as info:
         task("Photo", root=tmp_path / "root")
     message = str(info.value)
@@ -120,9 +148,10 @@ def test_download(tmp_path, write_raw, monkeypatch):
     monkeypatch.delenv("BITGNN_DATA", raising=False)
     monkeypatch.setattr(PyGSource, "_ping", lambda self: None)
     monkeypatch.setattr(Amazon, "download", download)
+    (tmp_path / "root").mkdir()
     t = task("Photo", root=tmp_path / "root")
     assert t.root == tmp_path / "cache" / "data"
-    assert not (tmp_path / "root").exists()
+    assert not any((tmp_path / "root").iterdir())
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["data", "processed"]
     raw.unlink()  # It is not fetched a second time:
     assert task("Photo").checksum == t.checksum

@@ -112,6 +112,7 @@ def test_looks_in_every_root(unknown, monkeypatch):
 
 
 def test_missing_files_say_where_they_are_had(unknown):
+    unknown.mkdir()
     with pytest.raises(DataNotFoundError) as error:
         text_task("MR", unknown)
     for part in ("'MR'", str(unknown), "yao8839836/text_gcn", "'mr.txt' and 'corpus/mr.txt'"):

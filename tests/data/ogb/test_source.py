@@ -159,6 +159,7 @@ def test_checksum_is_of_what_is_read(tmp_path, offline):
 def test_environment(tmp_path, offline, monkeypatch):
     write_ogb("ogbn-arxiv", tmp_path / "env")
     monkeypatch.setenv("BITGNN_DATA", str(tmp_path / "env"))
+    (tmp_path / "empty").mkdir()
     assert task("OGBN_arxiv", root=tmp_path / "empty").root == tmp_path / "env"
 
 
