@@ -11,7 +11,8 @@ from bitgnn.experiment.format import memory
 from bitgnn.experiment.progress import Progress
 from bitgnn.experiment.run import train_run
 from bitgnn.experiment.spec import RunSpec
-from bitgnn.experiment.store import default_path
+from bitgnn.experiment.store import check_record, default_path
+from bitgnn.files import check_writable
 from bitgnn.packed.runs import pack_run
 
 Run = Annotated[
@@ -38,6 +39,7 @@ def pack(
       bitgnn pack run.json -o cora-gcn.safetensors   (of `bitgnn train ... --json run.json`)
       bitgnn pack 3f2a9c --store results.sqlite
     """
+    check_writable(output)
     record = find_run(run, store)
     spec = RunSpec(**record["spec"])
     with Progress([spec]) as progress:
@@ -69,10 +71,11 @@ def find_run(run: str, store: Path | None) -> dict[str, Any]:
     if Path(run).is_file():
         try:
             record = json.loads(Path(run).read_text(encoding="utf-8"))
+            check_record(record)
             RunSpec(**record["spec"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError) as error:
             raise ValueError(
-                f"'{run}' is no run: pass what `bitgnn train --json` writes, or a key"
+                f"'{run}' is no run ({error}): pass what `bitgnn train --json` writes, or a key"
             ) from None
         return dict(record)
     where = Path(store or default_path())
@@ -81,7 +84,7 @@ def find_run(run: str, store: Path | None) -> dict[str, Any]:
             f"There is no file '{run}', and no result store '{where}' to look for a run in: "
             "`bitgnn train --json FILE` writes one"
         )
-    with Store(where) as opened:
+    with Store(where, readonly=True) as opened:
         found = [each for each in opened.records() if each["key"].startswith(run)]
     if len(found) != 1:
         how_many = f"{len(found)} runs" if found else "No run"

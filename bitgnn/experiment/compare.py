@@ -13,6 +13,7 @@ from bitgnn.experiment.run import check_device, open_task
 from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.store import Store, default_path
 from bitgnn.experiment.workers import RunError
+from bitgnn.files import check_folder
 from bitgnn.quant import Quant, QuantConfig, resolve_quant
 from bitgnn.quant.config import WEIGHT_MEASURES
 from bitgnn.training import Recipe, recipe_for
@@ -87,11 +88,18 @@ def stored_comparison(
     if not path.is_file():
         raise ValueError(f"There is no result store '{path}': `bitgnn compare` makes one")
     filters = {name: values for name, values in filters.items() if values not in (None, [])}
-    with Store(path) as opened:
+    with Store(path, readonly=True) as opened:
         records = opened.records(**filters)
     if not records:
         raise ValueError(f"'{path}' holds no results{f' for {filters}' if filters else ''}")
-    return _reported(Comparison.from_records(records), out)
+    try:
+        comparison = Comparison.from_records(records)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        # Recipes and models that this version does not know, or nobody.
+        raise ValueError(
+            f"'{path}' holds a record that cannot be reported ({type(error).__name__}: {error})"
+        ) from error
+    return _reported(comparison, out)
 
 
 def compare(
@@ -154,6 +162,8 @@ def compare(
             given up.
     """
     check_device(device)
+    if out is not None:
+        check_folder(Path(out))
     specs = build_specs(dataset, model, seeds, recipe, precision, root, split, quant, settings)
     with ExitStack() as stack:
         if not isinstance(store, Store):
@@ -184,7 +194,7 @@ def build_specs(
         precision = [check_precision(each) for each in _several(precision, "precision")]
     models = [check_model(each) for each in _several(model, "model")]
     config = _check_quant(quant, recipe)
-    specs = []
+    specs: list[RunSpec] = []
     for name in _several(dataset, "dataset"):
         t = open_task(name, root, split)
         for each in models:

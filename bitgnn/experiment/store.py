@@ -1,5 +1,6 @@
 """The result store: every finished run, in one SQLite file, keyed by its full configuration."""
 
+import errno
 import json
 import math
 import os
@@ -32,6 +33,70 @@ PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
+# What every version has written, with the types that JSON gives; all else is optional.
+_NUMBER = (int, float)
+_NUMBER_OR_NONE = (int, float, type(None))
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "key": (str,),
+    "spec": (dict,),
+    "metric": (str,),
+    "test": _NUMBER_OR_NONE,
+    "val": _NUMBER_OR_NONE,
+    "epochs": (int,),
+    "curves": (dict,),
+    "seconds": _NUMBER,
+    "diverged": (bool,),
+    "cost": (dict,),
+    "passport": (dict,),
+    "spec.dataset": (str,),
+    "spec.split_kind": (str,),
+    "spec.checksum": (str,),
+    "spec.model": (str,),
+    "spec.precision": (str,),
+    "spec.quant": (dict, type(None)),
+    "spec.recipe": (dict,),
+    "spec.seed": (int,),
+    "cost.weight_bytes": (int,),
+    "cost.weight_bytes_fp32": (int,),
+    "cost.zeros": _NUMBER_OR_NONE,
+    "cost.int_ops": _NUMBER_OR_NONE,
+    "cost.float_ops": _NUMBER_OR_NONE,
+}
+
+
+def check_record(record: Any) -> None:
+    r"""Checks that a record, read from a file, has the fields that a run leaves.
+
+    Args:
+        record (dict): The record.
+
+    Raises:
+        ValueError: If one is missing or of another type.
+    """
+    for name, types in _FIELDS.items():
+        *outer, last = name.split(".")
+        place = record[outer[0]] if outer else record
+        if not isinstance(place, dict) or last not in place:
+            raise ValueError(f"it lacks '{name}'")
+        # To Python, True is an integer.
+        if not isinstance(place[last], types) or (
+            isinstance(place[last], bool) and bool not in types
+        ):
+            raise ValueError(f"its '{name}' is {place[last]!r:.40}")
+    unknown = [
+        name for name in record["spec"] if f"spec.{name}" not in _FIELDS and name != "teacher"
+    ]
+    if unknown:
+        raise ValueError(f"its 'spec' has a field '{unknown[0]}', which this version does not know")
+    if record["test"] is None and not record["diverged"]:
+        raise ValueError("it has no test metric")
+    for name, curve in record["curves"].items():
+        if not isinstance(curve, list) or not all(
+            isinstance(each, _NUMBER_OR_NONE) for each in curve
+        ):
+            raise ValueError(f"its curve '{name}' is no list of numbers")
+
+
 def default_path() -> Path:
     r"""Returns the store used when none is named: :obj:`$BITGNN_STORE`, else
     :obj:`bitgnn-results.sqlite` in the current folder.
@@ -49,21 +114,29 @@ class Store:
     Args:
         path (str or Path, optional): The SQLite file, made (with its folder) if absent.
             (default: :func:`default_path`)
+        readonly (bool, optional): If set to :obj:`True`, the store must exist, and may lie where
+            nothing can be written. (default: :obj:`False`)
 
     Raises:
         ValueError: If :obj:`path` is not a result store, is one of a newer version, or cannot be
-            opened.
+            opened; also by methods, if a record is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, readonly: bool = False) -> None:
         self.path = Path(path) if path is not None else default_path()
         with self._explained():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # isolation_level=None: sqlite3 opens no transaction by itself, a statement is one.
-            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            if readonly and not self.path.is_file():
+                raise FileNotFoundError(errno.ENOENT, "there is no such file")
+            locked = readonly and not self._can_write()
+            if not readonly:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = self._connect(self._mode() if locked else None)
         try:
             with self._explained():
-                self._open()
+                if not locked:
+                    self._open()
+                elif not self._is_ours():
+                    raise sqlite3.DatabaseError("it is empty")
         except BaseException:
             self._db.close()
             raise
@@ -72,7 +145,7 @@ class Store:
         r"""Returns the record stored under :obj:`key`, or :obj:`None`."""
         with self._explained():
             found = self._db.execute("SELECT record FROM runs WHERE key = ?", (key,)).fetchone()
-        return None if found is None else json.loads(found[0])
+        return None if found is None else self._read(key, found[0])
 
     def put(self, record: dict[str, Any]) -> bool:
         r"""Stores a record; numbers that are not finite become :obj:`None`.
@@ -109,7 +182,8 @@ class Store:
         r"""Returns how long runs of a data set and model took on average, by precision."""
         query = (
             "SELECT precision, avg(json_extract(record, '$.seconds')) FROM runs "
-            "WHERE dataset = ? AND model = ? GROUP BY precision"
+            "WHERE dataset = ? AND model = ? AND json_valid(record) "
+            "AND json_type(record, '$.seconds') IN ('integer', 'real') GROUP BY precision"
         )
         with self._explained():
             return dict(self._db.execute(query, (dataset, model)).fetchall())
@@ -129,9 +203,10 @@ class Store:
             clauses.append(f"{name} IN ({', '.join('?' * len(choices))})")
             values += choices
         where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
-        query = f"SELECT record FROM runs {where} ORDER BY {', '.join(COLUMNS)}, key"
+        query = f"SELECT key, record FROM runs {where} ORDER BY {', '.join(COLUMNS)}, key"
         with self._explained():
-            return [json.loads(text) for (text,) in self._db.execute(query, values)]
+            found = self._db.execute(query, values).fetchall()
+        return [self._read(key, text) for key, text in found]
 
     def close(self) -> None:
         r"""Closes the file; closing twice does nothing."""
@@ -154,6 +229,35 @@ class Store:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{self.path}')"
+
+    def _connect(self, mode: str | None) -> sqlite3.Connection:
+        # isolation_level=None: sqlite3 opens no transaction by itself, a statement is one.
+        options: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None}
+        if mode is None:
+            return sqlite3.connect(self.path, **options)
+        return sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, **options)
+
+    def _can_write(self) -> bool:
+        return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+
+    def _mode(self) -> str:
+        # SQLite makes files beside a store to read it, unless it is told that nobody changes it.
+        # Where they are there already, they may hold what was written last.
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return "mode=ro" if log.is_file() and log.stat().st_size else "immutable=1"
+
+    def _read(self, key: Any, text: Any) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads(text)
+            check_record(record)
+            if record["key"] != key:
+                raise ValueError("it is another run's")
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"'{self.path}' holds a damaged record, '{key!s:.12}' ({error}): fetch the store "
+                f"anew, or delete the record (DELETE FROM runs WHERE key = '{key}') and run again"
+            ) from None
+        return record
 
     def _open(self) -> None:
         # Looks before it touches: a database of another program must stay as it is. In a

@@ -48,7 +48,10 @@ def test_a_run_of_a_store(cli, tmp_path):
     ("line", "match"),
     [
         ("pack run.json", "There is no file 'run.json', and no result store 'bitgnn-results.sqlit"),
-        ("pack text", "'text' is no run: pass what `bitgnn train --json` writes, or a key"),
+        (
+            "pack text",
+            "'text' is no run (it lacks 'key'): pass what `bitgnn train --json` writes, or a key",
+        ),
         ("predict text", "'text' is no packed model, or damaged"),
         ("predict nothing", "There is no file 'nothing'"),
     ],

@@ -1,10 +1,12 @@
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -274,3 +276,120 @@ def test_mean_seconds(tmp_path, records):
             ("fp32", "absmean", "absmedian"), 2.0
         )
         assert store.mean_seconds("Cora", "gat") == {}
+
+
+def damage(path, change):
+    """Changes the one record of a store, behind its back."""
+    db = sqlite3.connect(path)
+    (text,) = db.execute("SELECT record FROM runs").fetchone()
+    db.execute("UPDATE runs SET record = ?", (change(text),))
+    db.commit()
+    db.close()
+
+
+def without(text, *names):
+    record = json.loads(text)
+    place = record
+    for name in names[:-1]:
+        place = place[name]
+    del place[names[-1]]
+    return json.dumps(record)
+
+
+DAMAGES = {
+    "no JSON": (lambda text: text[: len(text) // 2], "delimiter|Unterminated|Expecting"),
+    "a list": (lambda text: "[1]", "it lacks 'key'"),
+    "a number": (lambda text: 7, "it lacks 'key'"),
+    "another key": (lambda text: text.replace('"key":"', '"key":"0', 1), "another run's"),
+    "no test": (lambda text: without(text, "test"), "it lacks 'test'"),
+    "no cost": (lambda text: without(text, "cost"), "it lacks 'cost'"),
+    "no curves": (lambda text: without(text, "curves"), "it lacks 'curves'"),
+    "no passport": (lambda text: without(text, "passport"), "it lacks 'passport'"),
+    "no seed": (lambda text: without(text, "spec", "seed"), r"it lacks 'spec\.seed'"),
+    "a field too many": (
+        lambda text: text.replace('"seed":', '"age":1,"seed":'),
+        "its 'spec' has a field 'age'",
+    ),
+    "a text for a number": (
+        lambda text: json.dumps({**json.loads(text), "test": "high"}),
+        "its 'test' is 'high'",
+    ),
+    "no result": (
+        lambda text: json.dumps({**json.loads(text), "test": None}),
+        "it has no test metric",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_record(kind, tmp_path, record):
+    change, problem = DAMAGES[kind]
+    path = tmp_path / "store.sqlite"
+    with Store(path) as store:
+        store.put(record())
+    damage(path, change)
+    with Store(path) as store:
+        for read in (store.records, lambda: store.get(record()["key"])):
+            with pytest.raises(ValueError, match=rf"^'{path}' holds a damaged .*({problem})"):
+                read()
+        assert set(store.mean_seconds("Cora", "gcn")) <= {"fp32"}
+
+
+def test_other_tables_in_a_file_that_says_it_is_a_store(tmp_path):
+    path = tmp_path / "store.sqlite"
+    Store(path).close()
+    db = sqlite3.connect(path)
+    db.executescript("DROP TABLE runs; CREATE TABLE runs (name TEXT)")
+    db.close()
+    with pytest.raises(ValueError, match=r"Cannot use '.*store\.sqlite' as result store: no such"):
+        Store(path).records()
+
+
+def test_reading_makes_no_store(tmp_path):
+    with pytest.raises(ValueError, match=r"Cannot use '.*new/store\.sqlite'.*no such file"):
+        Store(tmp_path / "new" / "store.sqlite", readonly=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_store_in_a_folder_that_is_read_only(killed, tmp_path, record, monkeypatch):
+    folder = tmp_path / "folder"
+    with Store(folder / "store.sqlite") as store:
+        store.put(record())
+        if killed:  # What was written last is in the log beside the store.
+            shutil.copytree(folder, tmp_path / "killed")
+            folder = tmp_path / "killed"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    folder.chmod(0o555)
+    monkeypatch.setattr(module.os, "access", lambda *_: False)  # As root may write there.
+    with Store(folder / "store.sqlite", readonly=True) as store:
+        assert store.records() == [record()]
+        with pytest.raises(ValueError, match=r"store\.sqlite.*readonly"):
+            store.put({**record(), "key": "new"})
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after.keys() == before.keys()
+    assert after["store.sqlite"] == before["store.sqlite"]
+    folder.chmod(0o755)
+
+
+NOBODY = """
+import os, runpy, sys
+Store = runpy.run_path(sys.argv[1])["Store"]
+os.setgid(65534)
+os.setuid(65534)
+with Store(sys.argv[2], readonly=True) as store:
+    print(len(store.records()))
+"""
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only root becomes another")
+def test_store_that_belongs_to_another_user(record):
+    with tempfile.TemporaryDirectory() as folder:  # Others may not enter tmp_path.
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "store.sqlite")
+        with Store(path) as store:
+            store.put(record())
+        command = [sys.executable, "-c", NOBODY, module.__file__, path]
+        found = subprocess.run(command, capture_output=True, text=True)
+        assert os.listdir(folder) == ["store.sqlite"]
+    assert (found.stdout, found.stderr) == ("1\n", "")
