@@ -8,6 +8,7 @@ from rich.console import Console
 from bitgnn.cli import options
 from bitgnn.cli.output import print_table, write_json
 from bitgnn.experiment.speed import Case, Failed, race, setting, speed_table
+from bitgnn.files import check_writable
 from bitgnn.kernels import native
 
 Datasets = Annotated[
@@ -48,6 +49,8 @@ def bench(
     """
     if not native.enabled():
         raise ValueError(f"There is nothing to time: native kernels are {native.status()}")
+    if json is not None:
+        check_writable(json)
     threads = threads or len(os.sched_getaffinity(0))
     rows = []
     console = Console(stderr=True)

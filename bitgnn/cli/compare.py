@@ -6,6 +6,7 @@ from bitgnn.cli import options
 from bitgnn.cli.output import print_comparison, write_json
 from bitgnn.experiment.command import parse_quant, parse_seeds
 from bitgnn.experiment.compare import compare as run_comparison
+from bitgnn.files import check_writable
 from bitgnn.training import Recipe
 from bitgnn.training.parts import quant_for
 from bitgnn.training.settings import parse_settings
@@ -41,6 +42,8 @@ def compare(
       bitgnn compare --dataset Cora --model sgc gcn --recipe paper --quant reloaded
       bitgnn compare --dataset PubMed --model gat --device cuda --json rows.json
     """
+    if json is not None:
+        check_writable(json)
     try:
         comparison = run_comparison(
             dataset,

@@ -8,7 +8,7 @@ import typer
 from bitgnn.cli import options
 from bitgnn.data import task
 from bitgnn.experiment.format import metric_name
-from bitgnn.files import write_whole
+from bitgnn.files import check_writable, write_whole
 from bitgnn.packed import load, prepare
 from bitgnn.packed.runs import features, run_of
 
@@ -42,6 +42,8 @@ def predict(
       bitgnn predict cora-gcn.safetensors
       bitgnn predict cora-gcn.safetensors --dataset Cora -o classes.csv
     """
+    if output is not None:
+        check_writable(output)
     packed = load(model)
     run = run_of(packed) or {}
     name = dataset or run.get("dataset")

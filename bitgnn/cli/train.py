@@ -6,6 +6,7 @@ from bitgnn.experiment.command import parse_quant
 from bitgnn.experiment.compare import build_specs
 from bitgnn.experiment.progress import Progress
 from bitgnn.experiment.run import train_run
+from bitgnn.files import check_writable
 from bitgnn.training import Recipe
 from bitgnn.training.checkpoint import Checkpoints
 from bitgnn.training.distributed import ALONE, join
@@ -47,6 +48,8 @@ def train(
       torchrun --nproc-per-node 2 -m bitgnn train --dataset PubMed --model sage \\
           --set batch=random --distributed --checkpoint runs --resume
     """
+    if json is not None:
+        check_writable(json)
     [spec] = build_specs(
         dataset,
         model,

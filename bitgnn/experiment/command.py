@@ -3,6 +3,7 @@ reproduces it."""
 
 import shlex
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from bitgnn.experiment.rows import DISTILLED
@@ -11,6 +12,9 @@ from bitgnn.training import Recipe, recipe_for
 from bitgnn.training.parts import quant_for, recipe_names
 from bitgnn.training.recipe import QUANTIZED, TEACHING
 from bitgnn.training.settings import format_settings, parse_settings
+
+MAX_SEEDS = 100_000
+MAX_SEED = 2**62  # PyTorch and SQLite take 63 bits; processes of a group add something to it.
 
 
 def command(row: dict[str, Any]) -> str:
@@ -53,14 +57,20 @@ def parse_seeds(seeds: int | str | Iterable[int]) -> list[int]:
             5 to 6, :obj:`"4,9"` two, :obj:`"4,"` one.
 
     Raises:
-        ValueError: If there is no seed, one is negative, or one occurs twice.
+        ValueError: If there is no seed, one is negative, one occurs twice, or there are more than
+            can be run.
     """
     if isinstance(seeds, str):
-        found = _parse_seed_text(seeds)
+        given = _parse_seed_text(seeds)
     else:
-        found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        given = range(seeds) if isinstance(seeds, int) else seeds
+    found = list(islice(given, MAX_SEEDS + 1))  # A range may be endless.
+    if len(found) > MAX_SEEDS:
+        raise ValueError(f"'seeds' must be at most {MAX_SEEDS:,} seeds (got {seeds!r})")
     if not found or min(found) < 0 or len(set(found)) < len(found):
         raise ValueError(f"'seeds' must be at least one seed from 0 on, each once (got {seeds!r})")
+    if max(found) >= MAX_SEED:
+        raise ValueError(f"Each of 'seeds' must be below 2^62 (got {max(found)})")
     return found
 
 
@@ -129,14 +139,14 @@ def _closest_recipe(row: dict[str, Any]) -> tuple[str, list[str], list[str]]:
     return min(options, key=lambda option: len(option[1]) + len(option[2]))
 
 
-def _parse_seed_text(text: str) -> list[int]:
+def _parse_seed_text(text: str) -> Iterable[int]:
     try:
         if ":" in text:
             first, last = text.split(":")
-            return list(range(int(first), int(last)))
+            return range(int(first), int(last))
         if "," in text:
             return [int(seed) for seed in text.split(",") if seed]
-        return list(range(int(text)))
+        return range(int(text))
     except ValueError:
         raise ValueError(
             f"'seeds' is a count such as 10, a range such as 5:8, or a list such as 4,9 "

@@ -22,6 +22,7 @@ from bitgnn.training.checkpoint import Checkpoints
 from bitgnn.training.distributed import ALONE, Group
 from bitgnn.training.fit import OnEpoch
 from bitgnn.training.inputs import model_inputs
+from bitgnn.training.memory import check_memory, explained
 
 
 def execute(
@@ -68,11 +69,11 @@ def train_run(
             are rounded otherwise. (default: :obj:`1`)
 
     Raises:
-        ValueError: If the data set found is not the one that :obj:`spec` names by its checksum, or
-            a checkpoint is not this run's.
+        ValueError: If the data set found is not the one that :obj:`spec` names by its checksum, a
+            checkpoint is not this run's, or the run does not fit into memory.
     """
     device = check_device(device)
-    with _isolated(device, threads):
+    with _isolated(device, threads), explained():
         t = _open(spec, root)
         place = _Place(device, checkpoints, group)
         taught_by = spec.teacher_spec()
@@ -134,7 +135,10 @@ def _train(
     on_epoch: OnEpoch | None = None,
     teacher: Teacher | None = None,
 ) -> tuple[nn.Module, FitResult]:
-    model, recipe = _build(spec, t), Recipe.from_dict(spec.recipe)
+    recipe = Recipe.from_dict(spec.recipe)
+    if place.device.type == "cpu":
+        check_memory(spec.model, t, recipe, spec.quant is not None)
+    model = _build(spec, t)
     split = t.split(spec.seed)
     checkpoint = None if place.checkpoints is None else place.checkpoints.of(spec.key)
     return model, fit(
@@ -212,6 +216,12 @@ def check_device(device: str | torch.device) -> torch.device:
             f"There is no device '{found}' here (CUDA devices: {torch.cuda.device_count()}); "
             f"use device 'cpu'"
         )
+    try:
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise ValueError(
+            f"Device '{found}' cannot be used here ({str(error).splitlines()[0]}); use device 'cpu'"
+        ) from None
     return found
 
 

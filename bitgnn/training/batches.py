@@ -210,7 +210,7 @@ def _neighbor(
 def _random(
     data: Data, recipe: Recipe, depth: int, nodes: Tensor, seed: int, group: Group
 ) -> Loader:
-    total = int(data.num_nodes or 0)
+    total = _check_parts(data, recipe)
     order = Order(total, math.ceil(total / recipe.num_parts), seed, group)
     return RandomNodeLoader(data, recipe.num_parts, sampler=order), order
 
@@ -227,6 +227,7 @@ def _saint(
 def _cluster(
     data: Data, recipe: Recipe, depth: int, nodes: Tensor, seed: int, group: Group
 ) -> Loader:
+    _check_parts(data, recipe)
     try:
         clusters = ClusterData(data, recipe.num_parts, log=False)
     except (ImportError, RuntimeError) as error:
@@ -239,6 +240,15 @@ def _cluster(
 
 
 LOADERS = {"neighbor": _neighbor, "random": _random, "saint": _saint, "cluster": _cluster}
+
+
+def _check_parts(data: Data, recipe: Recipe) -> int:
+    total = int(data.num_nodes or 0)
+    if recipe.num_parts > total:
+        raise ValueError(
+            f"'num_parts' must be at most {total}, the number of nodes (got {recipe.num_parts})"
+        )
+    return total
 
 
 def _check_torch_sparse(name: str) -> None:

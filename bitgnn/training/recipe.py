@@ -15,6 +15,21 @@ KEPT = ("first", "last", None)
 STANDARDIZED = ("graph", "node", None)
 BATCHES = ("neighbor", "random", "saint", "cluster", None)
 
+# The largest values. Nobody means more, and more would exhaust memory, or overflow float32, before
+# it gave an answer: Adam divides the learning rate by as little as 0.001.
+MAX_COUNTS = {
+    "hidden_channels": 1_000_000,
+    "num_layers": 1_000,
+    "heads": 1_000,
+    "K": 1_000,
+    "epochs": 1_000_000,
+    "width": 1_000,
+    "batch_size": 1_000_000_000,
+    "num_parts": 1_000_000_000,
+    "patience": 1_000_000,
+}
+MAX_NUMBER = 1e30
+
 # What only a student has, and what only a ternary layer has.
 TEACHING = ("teacher", "teacher_weight", "teacher_decay", "temperature", "standardize", "start")
 QUANTIZED = (
@@ -223,13 +238,10 @@ class Recipe:
     num_parts: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("hidden_channels", "num_layers", "heads", "K", "epochs", "width"):
-            self._check_count(name)
-        for name in ("batch_size", "num_parts"):
-            self._check_count(name)
+        for name, most in MAX_COUNTS.items():
+            if name != "patience" or self.patience is not None:
+                self._check_count(name, most)
         self._check_neighbors()
-        if self.patience is not None:
-            self._check_count("patience")
         for name in ("dropout", "input_dropout", "attention_dropout"):
             self._check_number(name, "in [0, 1)", lambda value: 0 <= value < 1)
         for name in ("lr", "latent_gain", "temperature"):
@@ -293,12 +305,14 @@ class Recipe:
                 f"(got teacher={self.teacher!r} and width={self.width}): use start='scratch'"
             )
 
-    def _check_count(self, name: str) -> None:
+    def _check_count(self, name: str, most: int) -> None:
         value = getattr(self, name)
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"'{name}' must be an integer (got {value!r})")
         if value < 1:
             raise ValueError(f"'{name}' must be at least 1 (got {value})")
+        if value > most:
+            raise ValueError(f"'{name}' must be at most {most:,} (got {value})")
 
     def _check_neighbors(self) -> None:
         given = self.num_neighbors
@@ -317,6 +331,8 @@ class Recipe:
             raise TypeError(f"'{name}' must be a number (got {value!r})")
         if not math.isfinite(value) or not test(value):
             raise ValueError(f"'{name}' must be {allowed} (got {value})")
+        if value > MAX_NUMBER:
+            raise ValueError(f"'{name}' must be at most {MAX_NUMBER:g} (got {value:g})")
         # 1 and 1.0 are one recipe and must have one key in the result store.
         object.__setattr__(self, name, float(value))
 

@@ -18,9 +18,15 @@ from bitgnn.nn import BitWideMLP
 from bitgnn.quant import Quant
 from bitgnn.training.distill import Teacher, take_parameters
 from bitgnn.training.latent import split_parameters
+from bitgnn.training.recipe import MAX_COUNTS, MAX_NUMBER
 
 OnStep = Callable[[int, float], None]
 STARTS = ("scratch", "teacher")
+MAX_TEXT_COUNTS = {
+    "hidden_channels": MAX_COUNTS["hidden_channels"],
+    "batch_size": MAX_COUNTS["batch_size"],
+    "steps": 100_000_000,
+}
 EVAL_ROWS = 4096  # Documents that are classified at a time.
 
 
@@ -72,12 +78,14 @@ class TextRecipe:
     start: Literal["scratch", "teacher"] = "scratch"
 
     def __post_init__(self) -> None:
-        for name in ("hidden_channels", "batch_size", "steps"):
+        for name, most in MAX_TEXT_COUNTS.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"'{name}' must be an integer (got {value!r})")
             if value < 1:
                 raise ValueError(f"'{name}' must be at least 1 (got {value})")
+            if value > most:
+                raise ValueError(f"'{name}' must be at most {most:,} (got {value})")
         self._check("embedding_dropout", "in [0, 1)", lambda value: 0 <= value < 1)
         self._check("dropout", "in [0, 1)", lambda value: 0 <= value < 1)
         self._check("lr", "above 0", lambda value: value > 0)
@@ -96,6 +104,8 @@ class TextRecipe:
             raise TypeError(f"'{name}' must be a number (got {value!r})")
         if not math.isfinite(value) or not test(value):
             raise ValueError(f"'{name}' must be {allowed} (got {value})")
+        if value > MAX_NUMBER:
+            raise ValueError(f"'{name}' must be at most {MAX_NUMBER:g} (got {value:g})")
         # 1 and 1.0 are one recipe and must have one key in the result store.
         object.__setattr__(self, name, float(value))
 
