@@ -13,6 +13,7 @@ from bitgnn.cli.many import ManyValues
 from bitgnn.cli.pack import pack
 from bitgnn.cli.predict import predict
 from bitgnn.cli.report import report
+from bitgnn.cli.streams import drop_unwritten, flush_output, print_error, replace_unencodable
 from bitgnn.cli.train import train
 from bitgnn.experiment.workers import hush
 
@@ -32,7 +33,7 @@ for command in (train, compare, report, pack, predict, bench, datasets, info):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(bitgnn.__version__)
+        print(bitgnn.__version__)
         raise typer.Exit
 
 
@@ -45,28 +46,34 @@ def _group(
 ) -> None:
     """1.58-bit graph neural networks for PyTorch Geometric, compared with 32-bit ones."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        print(context.get_help())
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command line. What a user can mend is told in one line, with status 2; any other
-    error keeps its traceback.
+    """Runs the command line. An error that a user can mend is one line on standard error, with
+    status 2; any other keeps its traceback. When the reader of the output is gone, as after
+    ``| head``, the command ends quietly with status 1.
 
     Args:
         args (list[str], optional): The arguments. (default: those of the process)
     """
     hush()
+    replace_unencodable()
     try:
         status = app(args, standalone_mode=False)
+        flush_output()
     except UsageError as error:
         status = _fail(error.format_message())  # type: ignore[attr-defined]
+    except BrokenPipeError:
+        status = 1
     except (ValueError, TypeError, OSError) as error:
         status = _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         status = 130
+    drop_unwritten()
     sys.exit(status or 0)
 
 
 def _fail(message: str) -> int:
-    typer.echo(f"bitgnn: {' '.join(message.split())}", err=True)
+    print_error(f"bitgnn: {' '.join(message.split())}")
     return 2

@@ -62,8 +62,8 @@ def bench(
             except Failed as error:
                 raise ValueError(str(error)) from None
             rows.append(result.row())
+    if json is not None:  # Before the output, whose reader may leave early.
+        write_json(json, rows)
     print_table(speed_table(rows))
     about = setting(threads, seconds)
-    typer.echo(f"{threads} threads, {about['machine']}, torch {about['torch']}")
-    if json is not None:
-        write_json(json, rows)
+    print(f"{threads} threads, {about['machine']}, torch {about['torch']}")

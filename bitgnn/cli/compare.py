@@ -4,6 +4,7 @@ import typer
 
 from bitgnn.cli import options
 from bitgnn.cli.output import print_comparison, write_json
+from bitgnn.cli.streams import print_error
 from bitgnn.experiment.command import parse_quant, parse_seeds
 from bitgnn.experiment.compare import compare as run_comparison
 from bitgnn.files import check_writable
@@ -61,11 +62,11 @@ def compare(
             settings=parse_settings(settings or [], Recipe),
         )
     except KeyboardInterrupt:
-        typer.echo("Stopped. What is finished is stored: the same command goes on here.", err=True)
+        print_error("Stopped. What is finished is stored: the same command goes on here.")
         raise typer.Exit(130) from None
-    print_comparison(comparison)
-    if json is not None:
+    if json is not None:  # Before the output, whose reader may leave early.
         write_json(json, comparison.rows)
-    typer.echo(f"Report: {comparison.report}")
+    print_comparison(comparison)
+    print(f"Report: {comparison.report}")
     if comparison.failures:
         raise typer.Exit(1)

@@ -51,14 +51,14 @@ def pack(
     packed = pack_run(model, again)
     packed.save(output)
     if again["test"] != record["test"]:
-        typer.echo(
+        print(
             f"Test {record['test']:.2f} % as recorded, {again['test']:.2f} % here: other hardware "
             "or versions add in another order"
         )
     size, full = output.stat().st_size, 4 * _count(model)
-    typer.echo(f"{output}: {memory(size)}, in 32 bits {memory(full)} ({full / size:.1f} times)")
+    print(f"{output}: {memory(size)}, in 32 bits {memory(full)} ({full / size:.1f} times)")
     if packed.in_32_bits:
-        typer.echo(f"In 32 bits: {', '.join(packed.in_32_bits)}")
+        print(f"In 32 bits: {', '.join(packed.in_32_bits)}")
 
 
 def find_run(run: str, store: Path | None) -> dict[str, Any]:

@@ -62,9 +62,9 @@ def predict(
             rows.writerow(["node", "class"])
             rows.writerows(enumerate(out.argmax(dim=-1).tolist()))
         write_whole(output, lines.getvalue().encode())
-        typer.echo(f"{output}: {len(out)} nodes")
+        print(f"{output}: {len(out)} nodes")
     chosen = t.split(run.get("seed", 0) if seed is None else seed)
-    typer.echo(f"Test {metric_name(t.metric)} {t.evaluate(out, chosen.test):.2f} %")
+    print(f"Test {metric_name(t.metric)} {t.evaluate(out, chosen.test):.2f} %")
     same = own and t.checksum == run["checksum"] and split in (None, run["split_kind"])
     if same and seed in (None, run["seed"]):
-        typer.echo(f"In training it had {run['test']:.2f} %")
+        print(f"In training it had {run['test']:.2f} %")

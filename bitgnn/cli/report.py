@@ -1,7 +1,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from bitgnn.cli import options
@@ -30,7 +29,7 @@ def report(
     comparison = stored_comparison(
         store, out, dataset=dataset, model=model, precision=precision, split_kind=split
     )
-    print_comparison(comparison)
-    if json is not None:
+    if json is not None:  # Before the output, whose reader may leave early.
         write_json(json, comparison.rows)
-    typer.echo(f"Report: {comparison.report}")
+    print_comparison(comparison)
+    print(f"Report: {comparison.report}")

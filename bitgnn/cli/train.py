@@ -79,6 +79,6 @@ def train(
                 threads=threads,
             )
         if first:
-            print_record(record)
-            if json is not None:
+            if json is not None:  # Before the output, whose reader may leave early.
                 write_json(json, record)
+            print_record(record)
