@@ -9,6 +9,7 @@ from torch.nn import Module
 from bitgnn.nn.fused import use_forward
 from bitgnn.nn.hetero_linear import BitHeteroLinear
 from bitgnn.nn.linear import BitLinear
+from bitgnn.nn.parameters import list_holders, parameter_share
 from bitgnn.nn.twin import find_linears, is_ternary, ternary_twin, why_left
 from bitgnn.quant import Quant, resolve_quant
 
@@ -36,9 +37,11 @@ def convert(
     nothing. So are subclasses, and layers with hooks or parametrizations,
     which a ternary layer would lose.
 
-    What was changed, and what was left and why, is logged (logger
-    :obj:`"bitgnn"`, level INFO), or written to stderr where logging is not set
-    up. The names of all converted layers are in :obj:`model.converted`.
+    What was changed, what was left and why, how many of all parameters are
+    ternary and what holds the others is logged (logger :obj:`"bitgnn"`, level
+    INFO), or written to stderr where logging is not set up. A pattern that
+    matches no linear layer is logged as a warning. The names of all converted
+    layers are in :obj:`model.converted`.
 
     >>> from torch_geometric.nn import GCN
     >>> model = convert(GCN(16, 32, num_layers=2), include="convs.*")
@@ -78,9 +81,11 @@ def convert(
     }
     if not chosen:
         available = sorted(name for names in linears.values() for name in names)
+        holders = parameter_share(model).holders
         raise ValueError(
             f"No linear layer of '{model.__class__.__name__}' matches include={include!r} and "
             f"exclude={exclude!r}; its linear layers are {available or 'none'}"
+            + (f", its parameters {list_holders(holders)}" if holders and not linears else "")
         )
 
     left = {
@@ -111,11 +116,16 @@ def convert(
     use_forward(model)
     model.converted = [*before, *converted]  # type: ignore[assignment]
 
+    for what, patterns in (("include", included), ("exclude", excluded)):
+        for pattern in patterns:
+            if not any(_matches(names, [pattern]) for names in linears.values()):
+                _say(f"{what}={pattern!r} matches no linear layer of {name}", logging.WARNING)
     _say(
         f"converted {len(twins)} of {len(linears)} linear layers of {name}"
         + (f": {', '.join(place or 'the model itself' for place in converted)}" if twins else "")
         + (f"; {ternary} ternary already" if ternary else "")
         + (f"; left as they are: {_listed(left)}" if left else "")
+        + f"; {parameter_share(model)}"
     )
     return model
 
@@ -154,8 +164,8 @@ def _listed(left: dict[str, str]) -> str:
     return ", ".join(f"{name or 'the model itself'} ({reason})" for name, reason in left.items())
 
 
-def _say(message: str) -> None:
+def _say(message: str, level: int = logging.INFO) -> None:
     if logger.hasHandlers():
-        logger.info(message)
-    elif logger.level <= logging.INFO:
+        logger.log(level, message)
+    elif logger.level <= level:
         print(f"bitgnn: {message}", file=sys.stderr)

@@ -15,6 +15,7 @@ from torch_geometric.nn import (
     HeteroLinear,
     HGTConv,
     Linear,
+    RGCNConv,
     SAGEConv,
     to_hetero,
 )
@@ -209,19 +210,43 @@ def test_what_is_said(caplog):
         convert(model)
         convert(nn.Linear(8, 8))
     assert [record.getMessage() for record in caplog.records] == [
-        "converted 1 of 2 linear layers of GCN: convs.0.lin",
-        "converted 1 of 2 linear layers of GCN: convs.1.lin; 1 ternary already",
-        "converted 1 of 1 linear layers of Linear: the model itself",
+        "converted 1 of 2 linear layers of GCN: convs.0.lin; 128 of 416 parameters (30.8 %) are "
+        "ternary, in 32 bits: 256 in Linear (convs.1.lin), 32 in GCNConv (convs.0, convs.1)",
+        "converted 1 of 2 linear layers of GCN: convs.1.lin; 1 ternary already; 384 of 416 "
+        "parameters (92.3 %) are ternary, in 32 bits: 32 in GCNConv (convs.0, convs.1)",
+        "converted 1 of 1 linear layers of Linear: the model itself; 64 of 72 parameters (88.9 %) "
+        "are ternary, in 32 bits: 8 in biases of linear layers",
     ]
 
 
 def test_what_is_said_without_logging(monkeypatch, capsys):
     monkeypatch.setattr(logging.getLogger("bitgnn"), "propagate", False)
     convert(GCN(8, 16, 1))
-    assert capsys.readouterr().err == "bitgnn: converted 1 of 1 linear layers of GCN: convs.0.lin\n"
+    said = capsys.readouterr().err
+    assert said.startswith("bitgnn: converted 1 of 1 linear layers of GCN: convs.0.lin; 128 of 144")
+    assert said.count("\n") == 1
     monkeypatch.setattr(logging.getLogger("bitgnn"), "level", logging.WARNING)
-    convert(GCN(8, 16, 1))
-    assert capsys.readouterr().err == ""
+    convert(GCN(8, 16, 1), exclude="lin_edge")
+    assert capsys.readouterr().err == "bitgnn: exclude='lin_edge' matches no linear layer of GCN\n"
+
+
+def test_what_holds_the_rest_is_said(caplog):
+    model = nn.ModuleDict({"conv": RGCNConv(64, 64, 10), "head": nn.Linear(64, 2)})
+    with caplog.at_level(logging.INFO, logger="bitgnn"):
+        convert(model)
+    (record,) = caplog.records
+    assert "128 of 45,250 parameters (0.3 %) are ternary" in record.getMessage()
+    assert "in 32 bits: 45,120 in RGCNConv (conv), 2 in biases" in record.getMessage()
+    with pytest.raises(ValueError, match=r"layers are none, its parameters 45,120 in RGCNConv"):
+        convert(model["conv"])
+
+
+def test_patterns_that_match_nothing_are_named(caplog):
+    convert(GCN(8, 16, 2), include=["convs.0.*", "convs.7.*"], exclude=["*.lin_edge"])
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "include='convs.7.*' matches no linear layer of GCN"),
+        ("WARNING", "exclude='*.lin_edge' matches no linear layer of GCN"),
+    ]
 
 
 def test_copies_of_a_converted_model():

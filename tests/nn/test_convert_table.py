@@ -6,6 +6,7 @@
 import importlib
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch_geometric.testing import withPackage
 
 from bitgnn import convert
 from bitgnn.nn import BitHeteroLinear, BitLinear
+from bitgnn.nn.parameters import parameter_share
 
 DOC = Path(__file__).parents[2] / "docs" / "convert.md"
 F_IN, F_OUT = 8, 16
@@ -353,7 +355,12 @@ model = bitgnn.convert(model, include="convs.*", exclude="*.lin_edge")
 
 Weights that are no linear layer's, such as attention vectors, stay in 32 bits, and messages are
 aggregated in 32 bits. Subclasses of these layers, and layers with hooks or parametrizations, are
-left as they are; `convert` says which and why.
+left as they are; `convert` says which and why, how many of all parameters are ternary, and what
+holds the others. Of an RGCN with a linear head it says:
+
+```
+{_share()}
+```
 
 The table was made with PyG {_release()}, by converting and running each class in
 `torch_geometric.nn.conv`: how many linear layers it has, how many turned ternary, and how many of
@@ -364,6 +371,14 @@ converted; {len(whole)} of these are ternary throughout.
 | --- | --: | --: | --: | --- |
 {chr(10).join(map(str, rows))}
 """
+
+
+def _share() -> str:
+    """What `convert` says of a model most of whose weights are no linear layer's."""
+    model = nn.ModuleDict(
+        {"conv": pyg.RGCNConv(64, 64, num_relations=10), "head": pyg.Linear(64, 2)}
+    )
+    return "\n".join(textwrap.wrap(str(parameter_share(convert(model))), 95))
 
 
 def _release() -> str:
