@@ -6,13 +6,26 @@ from typing import Any
 from torch import Tensor, nn
 
 from bitgnn.data import Task
+from bitgnn.packed.fields import Choice, Field, Integer, Number, Text
 from bitgnn.packed.model import PackedModel, pack
+from bitgnn.packed.validate import check_fields
 from bitgnn.training.inputs import SPARSE, normalize_features
+from bitgnn.training.recipe import FEATURE_NORMS
 
 # What is told of a run with its model: where it comes from and how good it was. The rest, such as
 # the recipe, would weigh more than a small model.
 KEPT = ("key", "metric", "test", "val")
 KEPT_OF_SPEC = ("dataset", "split_kind", "checksum", "model", "precision", "seed")
+
+# The types of these in a file, which anybody may have written.
+RUN: dict[str, Field] = {
+    "dataset": Text(),
+    "split_kind": Text(),
+    "checksum": Text(),
+    "seed": Integer(0, 2**63 - 1),
+    "test": Number(-1e30, 1e30),
+    "feature_norm": Choice(FEATURE_NORMS),
+}
 
 
 def pack_run(model: nn.Module, record: dict[str, Any]) -> PackedModel:
@@ -38,8 +51,22 @@ def run_of(packed: PackedModel) -> dict[str, Any] | None:
 
     Args:
         packed (PackedModel): The packed model.
+
+    Raises:
+        ValueError: If a part of it is missing, or of another type than a run writes.
     """
-    return json.loads(packed.about["run"]) if "run" in packed.about else None
+    if "run" not in packed.about:
+        return None
+    try:
+        run = json.loads(packed.about["run"])
+        if not isinstance(run, dict):
+            raise ValueError("it is no object")
+        check_fields({name: value for name, value in run.items() if name in RUN}, RUN)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"The packed model's record of its run cannot be read ({error}): pack the run again"
+        ) from None
+    return run
 
 
 def features(packed: PackedModel, t: Task) -> Tensor:

@@ -1,5 +1,5 @@
-"""What the native library refuses: sizes that do not fit, whoever hands them over. Under a sanitizer
-(`make sanitize`), this file shows as well that nothing was read or written before."""
+"""What the native library refuses: sizes that do not fit, whoever hands them over. Under a
+sanitizer (`make sanitize`), this also shows that nothing was read or written before."""
 
 import pytest
 import torch

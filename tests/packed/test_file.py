@@ -4,7 +4,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-
 from torch import nn
 
 from bitgnn import QuantConfig, load, pack
@@ -94,8 +93,8 @@ def test_an_interrupted_write_leaves_what_was_there(path, monkeypatch):
 
 
 def rewrite(path, change):
-    """Writes a file anew, with what `change` makes of its tensors, metadata and steps; its checksum is
-    right."""
+    """Writes a file again after `change` of its tensors, metadata and steps, with the checksum
+    recomputed."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()

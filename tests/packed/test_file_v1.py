@@ -1,5 +1,5 @@
-"""Files that the first version of the format has left behind: they keep opening, to the same numbers.
-Made by bitgnn 0bd0cb3 with `reference.run` on the features and edges in outputs.safetensors."""
+"""Files of version 1 of the format keep opening, to the same numbers. They were written by commit
+0bd0cb3; outputs.safetensors holds features, edges and the outputs of `reference.run`."""
 
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -7,6 +9,15 @@ from bitgnn.experiment.run import train_run
 from bitgnn.nn import BitMLP
 from bitgnn.packed import load, pack, prepare
 from bitgnn.packed.runs import features, pack_run, run_of
+
+RUN = {
+    "dataset": "Digits",
+    "split_kind": "random",
+    "checksum": "0",
+    "seed": 1,
+    "test": 90.0,
+    "feature_norm": "l2",
+}
 
 
 @pytest.mark.parametrize("precision", ["absmean", "absmedian", "fp32"])
@@ -28,5 +39,29 @@ def test_features_are_normalized_as_in_training():
     t = task("Digits")
     packed = pack(BitMLP([64, 8, 10]))
     assert run_of(packed) is None and features(packed, t) is t.data.x
-    packed.about["run"] = '{"feature_norm": "l2"}'
+    packed.about["run"] = json.dumps(RUN)
     torch.testing.assert_close(features(packed, t).norm(dim=1), torch.ones(t.num_nodes))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "",
+        "[" * 100_000,
+        "[]",
+        "{}",
+        json.dumps(RUN | {"feature_norm": "save"}),
+        json.dumps(RUN | {"feature_norm": ["l2"]}),
+        json.dumps(RUN | {"seed": "1"}),
+        json.dumps(RUN | {"seed": True}),
+        json.dumps(RUN | {"test": "90"}),
+        json.dumps(RUN | {"test": float("nan")}),
+        json.dumps(RUN | {"dataset": 3}),
+        json.dumps({name: value for name, value in RUN.items() if name != "split_kind"}),
+    ],
+)
+def test_records_that_no_run_wrote(run):
+    packed = pack(BitMLP([64, 8, 10]))
+    packed.about["run"] = run
+    with pytest.raises(ValueError, match="record of its run cannot be read"):
+        run_of(packed)
