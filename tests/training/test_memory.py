@@ -32,9 +32,12 @@ def test_a_run_that_cannot_fit(name, recipe, ternary, needed, tiny, monkeypatch)
 
 
 def test_exhausted_memory_is_one_line():
-    with pytest.raises(
-        ValueError, match=r"^Memory is exhausted \(DefaultCPUAll.*\): lower"
-    ) as error, explained():
+    with (
+        pytest.raises(
+            ValueError, match=r"^Memory is exhausted \(DefaultCPUAll.*\): lower"
+        ) as error,
+        explained(),
+    ):
         torch.empty(1 << 60)
     assert "\n" not in str(error.value)
     for raised in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory\nand more")):
