@@ -65,7 +65,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         sync_folder(target.parent)
     except OSError as error:
         # The name that the user gave, not that of the temporary file.
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 CHECKSUM = "sha256"
+# Beside its own errors, those of torch for types and shapes that it does not have.
+UNREADABLE = (SafetensorError, KeyError, RuntimeError, TypeError, ValueError, AttributeError)
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -25,25 +27,32 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byte
     return safetensors.torch.save(tensors, {**metadata, CHECKSUM: checksum(tensors, metadata)})
 
 
-def from_bytes(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+def from_bytes(
+    content: bytes, most_header: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     r"""The inverse of :func:`to_bytes`: returns the tensors and the metadata, checksum included.
 
     The checksum is compared where there is one. Forms that are older than the checksum lack it;
     whether a file may, is for its reader to decide.
 
     Args:
-        content (bytes): The content.
+        content (bytes): The content. The tensors are copies of it.
+        most_header (int, optional): The largest number of bytes that the header may have.
+            (default: :obj:`None`, 100 million, which safetensors allows)
 
     Raises:
         ValueError: If the content is damaged or no safetensors file, with the reason alone as its
             message.
     """
+    length = int.from_bytes(content[:8], "little")
+    if most_header is not None and length > most_header:
+        raise ValueError(f"a header of {length} bytes; {most_header} are allowed")
     try:
         tensors = safetensors.torch.load(content)
-    except (SafetensorError, KeyError) as error:  # KeyError: a type that PyTorch does not have.
-        raise ValueError(f"{error}") from None
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(reason) from None
     # Safetensors has checked that there is a header, which is JSON and maps strings to strings.
-    length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(tensors, metadata):
         raise ValueError("its checksum differs")

@@ -2,7 +2,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from bitgnn.packed import file as packed_file
 from bitgnn.tensor_file import checksum, from_bytes, to_bytes
 
 METADATA = {"about": '{"key": "é"}', "version": "2"}
@@ -58,6 +57,9 @@ def test_no_metadata():
     assert from_bytes(safetensors.torch.save({"a": torch.ones(1)}))[1] == {}
 
 
-def test_packed_models_have_the_same_checksum():
-    tensors = make_tensors()
-    assert packed_file._checksum(tensors, METADATA) == checksum(tensors, METADATA)
+def test_a_larger_header_than_allowed_is_refused():
+    content = to_bytes(make_tensors(), METADATA)
+    length = int.from_bytes(content[:8], "little")
+    assert from_bytes(content, length)[0].keys() == make_tensors().keys()
+    with pytest.raises(ValueError, match=f"a header of {length} bytes; {length - 1} are allowed"):
+        from_bytes(content, length - 1)

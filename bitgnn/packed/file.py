@@ -3,7 +3,6 @@ r"""Packed models as files: safetensors, with the program in the metadata.
 A file is not trusted: what it says is checked by :mod:`bitgnn.packed.validate` before it is used.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,9 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from bitgnn.files import write_whole
@@ -22,13 +18,14 @@ from bitgnn.packed.program import Edges, Program, Step
 from bitgnn.packed.trits import from_trits, to_trits
 from bitgnn.packed.validate import EDGES, RELATION, at_step, check_fields, validate
 from bitgnn.packed.validate_ops import MOST_STEPS
+from bitgnn.tensor_file import CHECKSUM, from_bytes, to_bytes
 
 FORMAT = "bitgnn-packed"
 # Version 2 has tensors that several steps share; files without any are of version 1.
 VERSION = 2
 MOST_HEADER = 8 * 2**20  # bytes of the description of a model; 2,048 steps take less than one
 
-METADATA = ("format", "version", "about", "program", "sha256")
+METADATA = ("format", "version", "about", "program", CHECKSUM)
 STEP: dict[str, Field] = {
     "op": Text(),
     "inputs": ListOf(Integer(0, MOST_STEPS)),
@@ -92,8 +89,7 @@ def write_program(program: Program, path: str | os.PathLike[str], about: Mapping
         "about": json.dumps(dict(about), sort_keys=True),
         "program": json.dumps(steps, sort_keys=True, separators=(",", ":")),
     }
-    metadata["sha256"] = checksum(tensors, metadata)
-    write_whole(Path(path), save(tensors, metadata))
+    write_whole(path, to_bytes(tensors, metadata))
 
 
 def read_program(path: str | os.PathLike[str]) -> tuple[Program, dict[str, str]]:
@@ -110,11 +106,15 @@ def read_program(path: str | os.PathLike[str]) -> tuple[Program, dict[str, str]]
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file '{path}'")
-    tensors, metadata = _read_file(path)
+    try:
+        tensors, metadata = from_bytes(path.read_bytes(), MOST_HEADER)
+    except ValueError as error:
+        raise ValueError(
+            f"'{path}' is no packed model, or damaged ({error}): copy it again, or write it again "
+            "with `pack`"
+        ) from None
     if metadata.get("format") != FORMAT:
         raise ValueError(f"'{path}' is a safetensors file, but no packed model of bitgnn")
-    if metadata.get("sha256") != checksum(tensors, metadata):
-        raise ValueError(f"'{path}' is damaged: its checksum differs. Copy it again")
     try:
         _check_version(metadata)
         about = _loads(metadata["about"], "about")
@@ -125,27 +125,6 @@ def read_program(path: str | os.PathLike[str]) -> tuple[Program, dict[str, str]]
     except ValueError as error:
         raise ValueError(f"'{path}' cannot be read: {error}") from None
     return program, about
-
-
-def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-    if size > MOST_HEADER:
-        raise ValueError(
-            f"'{path}' is no packed model, or damaged (a header of {size} bytes; "
-            f"{MOST_HEADER} are allowed)"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        # Beside its own errors, those of torch for types and shapes that it does not know.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"'{path}' is no packed model, or damaged ({reason}): write it again with `pack`"
-        ) from None
 
 
 def _check_version(metadata: Mapping[str, str]) -> None:
@@ -251,20 +230,3 @@ class _Reader:
 
 def _is_ternary(attrs: Mapping[str, Any], name: str) -> bool:
     return name == "weight" and attrs.get("bits") == 1.58
-
-
-def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    r"""Returns the checksum of a packed file, over all that is in it.
-
-    Args:
-        tensors (dict): The tensors as they are stored.
-        metadata (dict): The metadata; a checksum in it does not count.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(set(metadata) - {"sha256"}):
-        digest.update(f"{name}={metadata[name]}\n".encode())
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

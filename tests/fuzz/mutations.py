@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from bitgnn.packed.file import checksum
 from bitgnn.packed.validate_ops import OPS
+from bitgnn.tensor_file import checksum
 from tests.fuzz.models import packed
 
 # Values that no field was made for, or not every one.
