@@ -123,11 +123,27 @@ def _sum_at(index: Tensor, values: Tensor, size: int) -> Tensor:
 
 def _inner_products(adj_t: Tensor, target: Tensor, source: Tensor) -> Tensor:
     """The product of the rows of target and source for each edge."""
+    if has_multi_edges(adj_t):
+        edges = zip(targets(adj_t).split(BLOCK), adj_t.col_indices().split(BLOCK), strict=True)
+        products = [(target[to] * source[of]).sum(dim=1) for to, of in edges]
+        return torch.cat(products) if products else target.new_zeros(0)
     if source.size(1) < VECTOR:
         missing = (0, VECTOR - source.size(1))
         target, source = F.pad(target, missing), F.pad(source, missing)
     out = with_values(adj_t, target.new_zeros(adj_t.values().shape))
     return torch.sparse.sampled_addmm(out, target, source.t(), beta=0.0, out=out).values()
+
+
+@Memo
+def has_multi_edges(adj_t: Tensor) -> bool:
+    r"""Returns whether two edges have the same ends, of which torch's sampled product writes one,
+    and beyond the end of its arrays; computed once for a matrix that lives on unchanged.
+
+    Args:
+        adj_t (torch.Tensor): The adjacency matrix (CSR), with targets as rows.
+    """
+    ends = (targets(adj_t) * adj_t.size(1) + adj_t.col_indices()).sort().values
+    return bool((ends[1:] == ends[:-1]).any())
 
 
 def _of_target(adj_t: Tensor, values: Tensor) -> Tensor:
