@@ -3,6 +3,9 @@
 # make lint   ruff and mypy
 # make test-scatter   the tests of layers, and of what samples neighbors, with torch-scatter and
 #                     torch-sparse (compiles them)
+# make fuzz   100,000 damaged packed files, under AddressSanitizer and UBSan (FUZZ_COUNT=N: N of them)
+# make sanitize   the tests of kernels and packed models under both, for each instruction set that this
+#                 processor has (ISAS="avx2 portable": for these)
 # make test-arm   the kernels for Arm under qemu-aarch64 (needs aarch64-linux-gnu-g++ and cmake)
 #
 # Everything lives in .venv, which the first target creates. Nothing else of the machine is changed.
@@ -18,7 +21,7 @@ ifneq ($(wildcard ../shared/data),)
 export BITGNN_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test test-scatter test-arm lint clean
+.PHONY: demo test test-scatter fuzz sanitize test-arm lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*.* csrc/isa/*)
@@ -47,6 +50,35 @@ $(VENV)/.scatter: $(VENV)/.installed
 test-scatter: $(VENV)/.scatter
 	$(BIN)/python -c "import torch_scatter, torch_sparse"
 	$(BIN)/python -m pytest $(SAMPLING) $(PYTEST_ARGS)
+
+# A library that a sanitizer looks on takes long to compile, and lies beside the installed one. Python
+# needs the sanitizer's own library first, and that of C++, whose exceptions it looks on.
+SANITIZED := build/sanitized
+SANITIZER := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+             ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+             BITGNN_TEST_LIBRARY="$$(ls $(CURDIR)/$(SANITIZED)/_native*.so)"
+FUZZ_COUNT ?= 100000
+ISAS ?= $(shell grep -q avx512_vnni /proc/cpuinfo && echo avx512vnni) \
+        $(shell grep -q avx512bw /proc/cpuinfo && echo avx512) \
+        $(shell grep -q avx2 /proc/cpuinfo && echo avx2) portable
+
+$(SANITIZED)/.built: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet nanobind cmake ninja
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -G Ninja -S . -B $(SANITIZED) -DBITGNN_SANITIZE=ON \
+	    -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	    -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build $(SANITIZED)
+	touch $@
+
+fuzz: $(SANITIZED)/.built
+	$(SANITIZER) $(BIN)/python -m tests.fuzz.run --count $(FUZZ_COUNT)
+
+sanitize: $(SANITIZED)/.built
+	for isa in $(ISAS); do \
+	    echo "== $$isa"; \
+	    $(SANITIZER) BITGNN_ISA=$$isa $(BIN)/python -m pytest -p tests.library tests/kernels \
+	        tests/packed $(PYTEST_ARGS) || exit 1; \
+	done
 
 test-arm: $(VENV)/.installed
 	BITGNN_EMULATE=1 $(BIN)/python -m pytest tests/csrc $(PYTEST_ARGS)

@@ -1,7 +1,7 @@
 """Fuzzes packed files: child processes read and call mutated ones. A child is killed when a file
 takes too long or too much memory, and another one goes on after a file that ended a child.
 
-    python -m tests.fuzz.run [--count 100000] [--first 0] [--workers 2] [--library FILE]
+    python -m tests.fuzz.run [--count 100000] [--first 0] [--workers 2]
 
 It ends with the number of each outcome, and with status 1 unless every file ran or was refused
 with a ValueError.
@@ -24,8 +24,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Worker:
     """A child process, for every `step`-th file from `first` on."""
 
-    def __init__(self, first: int, last: int, step: int, library: str | None) -> None:
-        self.next, self.last, self.step, self.library = first, last, step, library
+    def __init__(self, first: int, last: int, step: int) -> None:
+        self.next, self.last, self.step = first, last, step
         self.found: Counter[str] = Counter()
         self.faults: list[tuple[int, str]] = []
         self._start()
@@ -33,7 +33,6 @@ class Worker:
     def _start(self) -> None:
         command = [sys.executable, "-m", "tests.fuzz.worker"]
         command += [str(each) for each in (self.next, self.last, self.step)]
-        command += [self.library] if self.library else []
         self.reports = Path(f"fuzz-{os.getpid()}-{self.next}.log")
         with self.reports.open("wb") as reports:
             self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=reports)
@@ -106,11 +105,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--library")
     given = parser.parse_args()
     last = given.first + given.count
     workers = [
-        Worker(given.first + place, last, given.workers, given.library)
+        Worker(given.first + place, last, given.workers)
         for place in range(min(given.workers, given.count))
     ]
     shown = time.monotonic()

@@ -1,7 +1,7 @@
 """Reads and calls mutated files, one after the other, and writes what came of each: a line with its
 number as it begins, and one with the outcome.
 
-    python -m tests.fuzz.worker FIRST LAST STEP [LIBRARY]
+    python -m tests.fuzz.worker FIRST LAST STEP
 """
 
 import sys
@@ -10,18 +10,13 @@ import traceback
 import warnings
 from pathlib import Path
 
-LIBRARY = 4  # the argument that is the native library, such as one of a sanitizer
-if len(sys.argv) > LIBRARY:
-    from tests.library import use
+import torch
 
-    use(sys.argv[LIBRARY])
-
-import torch  # noqa: E402
-
-from bitgnn.packed import load, prepare  # noqa: E402
-from bitgnn.packed.program import Program  # noqa: E402
-from tests.fuzz.models import SIZES, inputs  # noqa: E402
-from tests.fuzz.mutations import mutated  # noqa: E402
+import tests.library  # noqa: F401 (before the package)
+from bitgnn.packed import load, prepare
+from bitgnn.packed.program import Program
+from tests.fuzz.models import SIZES, inputs
+from tests.fuzz.mutations import mutated
 
 
 def own_tensors(program):
@@ -75,4 +70,4 @@ def main(first, last, step):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:LIBRARY]))
+    main(*map(int, sys.argv[1:]))
