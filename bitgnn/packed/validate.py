@@ -160,17 +160,17 @@ def check_fields(found: Mapping[str, Any], allowed: Mapping[str, Field], what: s
         ValueError: If one is missing, unknown, or has another value.
     """
     prefix = f"{what}." if what else ""
-    for name in allowed.keys() - found.keys():
-        raise ValueError(f"'{prefix}{name}' is missing")
-    for name in found.keys() - allowed.keys():
-        raise ValueError(f"'{prefix}{shown(name)[1:-1]}' is no field of it")
     for name, field in allowed.items():
+        if name not in found:
+            raise ValueError(f"'{prefix}{name}' is missing")
         if not field.allows(found[name]):
             raise ValueError(f"'{prefix}{name}' must be {field} (got {shown(found[name])})")
+    for name in found.keys() - allowed.keys():
+        raise ValueError(f"'{prefix}{shown(name)[1:-1]}' is no field of it")
 
 
 def _check_step(place: int, step: Step) -> None:
-    if step.op not in OPS:
+    if not isinstance(step.op, str) or step.op not in OPS:
         raise ValueError(f"{shown(step.op)} is an operator which this version does not know")
     op = OPS[step.op]
     check_fields(step.attrs, attributes(step))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 SECONDS, MEMORY = 5.0, 2**30  # of the processor for a file, and bytes more than at the start
 GOOD = ("ran", "refused when read", "refused when called")
+REPORTS = Path("build/fuzz")  # what children write to standard error
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -33,7 +34,7 @@ class Worker:
     def _start(self) -> None:
         command = [sys.executable, "-m", "tests.fuzz.worker"]
         command += [str(each) for each in (self.next, self.last, self.step)]
-        self.reports = Path(f"fuzz-{os.getpid()}-{self.next}.log")
+        self.reports = REPORTS / f"{os.getpid()}-{self.next}.log"
         with self.reports.open("wb") as reports:
             self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=reports)
         assert self.child.stdout is not None
@@ -107,6 +108,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     last = given.first + given.count
+    REPORTS.mkdir(parents=True, exist_ok=True)
     workers = [
         Worker(given.first + place, last, given.workers)
         for place in range(min(given.workers, given.count))
