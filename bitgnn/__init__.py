@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from bitgnn.checks import check
 from bitgnn.data import task
 from bitgnn.experiment import compare
 from bitgnn.nn import convert, set_strength
@@ -11,6 +12,7 @@ from bitgnn.quant import QuantConfig, StrengthSchedule
 __all__ = [
     "QuantConfig",
     "StrengthSchedule",
+    "check",
     "compare",
     "convert",
     "load",

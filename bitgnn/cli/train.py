@@ -2,6 +2,7 @@ from contextlib import nullcontext
 
 from bitgnn.cli import options
 from bitgnn.cli.output import print_record, write_json
+from bitgnn.experiment.checks import warn
 from bitgnn.experiment.command import parse_quant
 from bitgnn.experiment.compare import build_specs
 from bitgnn.experiment.progress import Progress
@@ -68,6 +69,8 @@ def train(
     )
     with join(device) if distributed else nullcontext(ALONE) as group:
         first = group.rank == 0
+        if first:
+            warn([spec], root)
         with Progress([spec], enabled=first) as progress:
             _, record = train_run(
                 spec,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitgnn.experiment.checks import warn
 from bitgnn.experiment.estimate import announce
 from bitgnn.experiment.progress import Progress
 from bitgnn.experiment.spec import RunSpec
@@ -46,8 +47,9 @@ def complete(
         device (str, optional): Where to train. (default: :obj:`"cpu"`)
         workers (int, optional): The number of processes, which changes no number. (default: one
             a core, on a GPU one)
-        progress (bool, optional): Whether to say how long it will take, and to show progress, on
-            standard error. (default: :obj:`True`)
+        progress (bool, optional): Whether to say how long it will take and what
+            :func:`bitgnn.check` finds, and to show progress, on standard error.
+            (default: :obj:`True`)
         failures (list[Failure], optional): Receives the runs that were given up because the
             processes that trained them were killed. (default: :obj:`None`, an error once all
             others are stored)
@@ -67,6 +69,7 @@ def complete(
     )
     if progress and missing:
         announce(missing, store, workers or default_workers(device, len(missing)))
+        warn(missing, root)
     shown = Progress(specs, stored, progress)
 
     def fail(spec: RunSpec, reason: str) -> None:

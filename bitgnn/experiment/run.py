@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bitgnn.data import Task, task
+from bitgnn.data.registry import lookup
 from bitgnn.experiment.cost import Cost, cost, share_of_zeros, weight_bytes
 from bitgnn.experiment.passport import passport
 from bitgnn.experiment.spec import RunSpec
@@ -193,15 +194,20 @@ def _open(spec: RunSpec, root: str | Path | None) -> Task:
     return t
 
 
-@lru_cache(maxsize=8)
 def open_task(name: str, root: str | Path | None = None, split: str | None = None) -> Task:
     """Opens a data set; a process opens each only once.
 
     Args:
         name (str): The name of the data set.
         root (str, optional): A folder to look in first. (default: :obj:`None`)
-        split (str, optional): The kind of split. (default: :obj:`None`)
+        split (str, optional): The kind of split. (default: the data set's own)
     """
+    entry = lookup(name)
+    return _opened(entry.name, root, split or entry.splits[0])
+
+
+@lru_cache(maxsize=8)
+def _opened(name: str, root: str | Path | None, split: str) -> Task:
     return task(name, root, split)
 
 

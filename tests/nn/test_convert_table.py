@@ -43,6 +43,7 @@ NOT_BUILT = {
     "FusedGATConv": "needs dgNN; its kernel runs on NVIDIA GPUs only",
 }
 NOT_RUN = {"PANConv": "torch-sparse"}
+NEED_KNN = ("GravNetConv", "DynamicEdgeConv", "XConv")  # of pyg-lib from PyG 2.8 on
 
 
 def x(size: int = F_IN) -> Tensor:
@@ -393,6 +394,8 @@ def test_every_convolution_has_a_case():
 def test_every_linear_layer_is_ternary_and_in_use(name):
     if name not in pyg.conv.__all__:
         pytest.skip(f"PyG {torch_geometric.__version__} has no {name}")
+    if name in NEED_KNN and not hasattr(torch_geometric.typing, "WITH_KNN"):
+        pytest.skip(f"PyG {torch_geometric.__version__} needs torch-cluster for {name}")
     result = row(name)
     expected = {
         "DNAConv": (3, 0, 0),  # A grouped linear layer of its own.
