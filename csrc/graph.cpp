@@ -44,6 +44,14 @@ Fault by_target(const EdgeRows<Column>& edges, const Each& each) {
     return begin == edges.count ? Fault{} : WRONG_ROWS;
 }
 
+// How many edges there are without those that are left out.
+std::int64_t given(const EdgeList& edges) { return edges.count; }
+
+template <class Column>
+std::int64_t given(const EdgeRows<Column>& edges) {
+    return edges.count - edges.left_out * edges.targets;
+}
+
 std::int64_t source_of(const EdgeList& edges, std::int64_t e) { return once(edges.source + e); }
 
 template <class Column>
@@ -78,14 +86,15 @@ std::int64_t sort_edges(const Edges& edges, Rule rule, Sorted sorted, std::int64
     const bool drops = rule.loops == REPLACED || rule.loops == KEPT;
     std::int64_t* crow = sorted.crow;
     std::fill(crow, crow + nodes + 1, 0);
-    loops = 0;
-    Fault fault = by_target(edges, [&](std::int64_t e, std::int64_t target) {
-        const bool loop = drops && source_of(edges, e) == target;
-        loops += loop;
-        crow[target + 1] += !loop;
+    std::int64_t kept = 0;
+    Fault fault = by_target(edges, [=, &kept](std::int64_t e, std::int64_t target) {
+        const bool keeps = !drops || source_of(edges, e) != target;
+        crow[target + 1] += keeps;
+        kept += keeps;
         return true;
     });
     if (fault) return fault;
+    loops = given(edges) - kept;
     const std::int64_t at_end = rule.loops != NO_LOOPS;
     std::int64_t most = 0;
     for (std::int64_t i = 0; i < nodes; ++i) {
@@ -94,31 +103,34 @@ std::int64_t sort_edges(const Edges& edges, Rule rule, Sorted sorted, std::int64
         crow[i + 1] += crow[i];
     }
     if (crow[nodes] > sorted.room) return CHANGED;
-    std::vector<std::int64_t> next(crow, crow + nodes);
-    std::vector<float> loop(sorted.weight && rule.loops ? std::size_t(nodes) : 0, rule.fill);
-    std::int64_t placed = 0;
-    fault = by_target(edges, [&](std::int64_t e, std::int64_t target) {
+    const std::int64_t end = crow[nodes];
+    std::vector<std::int64_t> places(crow, crow + nodes);
+    std::vector<float> own(sorted.weight && rule.loops ? std::size_t(nodes) : 0, rule.fill);
+    std::int64_t* const next = places.data();
+    float* const loop = rule.loops == KEPT && sorted.weight ? own.data() : nullptr;
+    std::int32_t* const col = sorted.col;
+    float* const weight = sorted.weight;
+    fault = by_target(edges, [=](std::int64_t e, std::int64_t target) {
         const std::int64_t source = source_of(edges, e);
         if (!below(source, edges.sources)) return false;
-        const float weight = edges.weight ? edges.weight[e] : 1.0f;
         if (drops && source == target) {
-            if (sorted.weight && rule.loops == KEPT) loop[std::size_t(target)] = weight;
+            if (loop) loop[target] = edges.weight ? edges.weight[e] : 1.0f;
             return true;
         }
-        const std::int64_t at = next[std::size_t(target)]++;
-        if (at >= crow[target + 1] - at_end) return false;
-        sorted.col[at] = static_cast<std::int32_t>(source);
-        if (sorted.weight) sorted.weight[at] = weight;
-        ++placed;
+        const std::int64_t at = next[target]++;
+        if (at >= end) return false;
+        col[at] = static_cast<std::int32_t>(source);
+        if (weight) weight[at] = edges.weight ? edges.weight[e] : 1.0f;
         return true;
     });
     if (fault) return fault;
-    // No target got more than its edges, so that together they can only all be there.
-    if (placed + at_end * nodes != crow[nodes]) return CHANGED;
+    for (std::int64_t i = 0; i < nodes; ++i) {  // Each target has all its edges, and no others.
+        if (next[i] != crow[i + 1] - at_end) return CHANGED;
+    }
     for (std::int64_t i = 0; rule.loops && i < nodes; ++i) {
         const std::int64_t at = crow[i + 1] - 1;
-        sorted.col[at] = static_cast<std::int32_t>(i);
-        if (sorted.weight) sorted.weight[at] = loop[std::size_t(i)];
+        col[at] = static_cast<std::int32_t>(i);
+        if (weight) weight[at] = own[std::size_t(i)];
     }
     if (rule.gcn) normalize(nodes, sorted);
     return most;
@@ -128,6 +140,10 @@ template std::int64_t sort_edges(const EdgeList&, Rule, Sorted, std::int64_t&);
 template std::int64_t sort_edges(const EdgeRows<std::int32_t>&, Rule, Sorted, std::int64_t&);
 template std::int64_t sort_edges(const EdgeRows<std::int64_t>&, Rule, Sorted, std::int64_t&);
 
+// Where the loader can choose, wider vectors halve the time of a check that each call makes.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target_clones("avx2", "default")))
+#endif
 bool are_rows(const std::int64_t* crow, const std::int64_t* col, std::int64_t rows,
               std::int64_t columns, std::int64_t count) {
     // A negative difference of two numbers that are not negative shows in its sign bit: that of all

@@ -71,9 +71,10 @@ def adjacency(edge_index: Any, edge_weight: Any = None) -> Adjacency:
             f"{edges.dtype} of shape {tuple(edges.shape)})"
         )
     edges = edges.long().contiguous()
-    weight = None if edge_weight is None else _weight(edge_weight, edges.size(1))
+    source, target = edges.unbind()
+    weight = None if edge_weight is None else _weight(edge_weight, source.numel())
     size = _size_of(edge_index) if isinstance(edge_index, EdgeIndex) else None
-    return Adjacency(EDGES, edges[1], edges[0], False, weight, size)
+    return Adjacency(EDGES, target, source, False, weight, size)
 
 
 def number_of_nodes(num_nodes: Any, name: str = "num_nodes") -> int:

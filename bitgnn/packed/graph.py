@@ -37,33 +37,58 @@ class Rule(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Edges by target. The sources of all, their weights if they have any, and a number for each
-    node if these are normalized so, lie in one piece of memory, which is soon got."""
+    """Edges by target, in one piece of memory: where those of each target start, the source of
+    each, the weight of each, if they have weights, and a number for each node, if it is these that
+    normalize edges."""
 
-    crow: Tensor  # 64 bits
-    piece: Tensor  # 32 bits
-    room: int  # for so many sources
+    memory: Tensor  # 64 bits; all but the first part is in 32
+    targets: int
+    room: int  # for so many edges
     weighted: bool = False
     noded: bool = False
     left_out: int = 0  # 1: the last edge of each target is not one of the graph
 
-    @property
+    @staticmethod
+    def empty(targets: int, room: int, weighted: bool, noded: bool) -> "Rows":
+        """Returns memory for edges."""
+        size = targets + 1 + (room * (1 + weighted) + targets * noded + 1) // 2
+        memory = torch.empty(size, dtype=torch.int64, device="cpu")
+        return Rows(memory, targets, room, weighted, noded)
+
     def addresses(self) -> tuple[int, int, int, int]:
         """Where the parts are; 0 for one that there is not."""
-        col = self.piece.data_ptr()
+        crow = self.memory.data_ptr()
+        col = crow + 8 * (self.targets + 1)
         weight = col + 4 * self.room if self.weighted else 0
         node = col + 4 * self.room * (1 + self.weighted) if self.noded else 0
-        return self.crow.data_ptr(), col, weight, node
+        return crow, col, weight, node
+
+    @property
+    def crow(self) -> Tensor:
+        """Where the edges of each target start, and their number."""
+        return self.memory[: self.targets + 1]
 
     @property
     def col(self) -> Tensor:
-        """The source of each edge."""
-        return self.piece[: self.room]
+        """The source of each edge, as far as there are edges."""
+        return self._rest[: self.room]
 
     @property
     def weight(self) -> Tensor | None:
         """The weight of each edge."""
-        return self.piece[self.room : 2 * self.room].view(torch.float32) if self.weighted else None
+        return self._rest[self.room : 2 * self.room].view(torch.float32) if self.weighted else None
+
+    @property
+    def node(self) -> Tensor | None:
+        """The number of each node."""
+        if not self.noded:
+            return None
+        start = self.room * (1 + self.weighted)
+        return self._rest[start : start + self.targets].view(torch.float32)
+
+    @property
+    def _rest(self) -> Tensor:
+        return self.memory[self.targets + 1 :].view(torch.int32)
 
 
 class PreparedGraph:
@@ -230,9 +255,8 @@ class PreparedGraph:
         """The edges by target, which replace what was given."""
         with self._lock:
             if self._rows is None:
-                plain = Rule(False, NO_LOOPS, 1.0, self.has_weights)
                 if kernels.enabled():
-                    self._rows = self._sort(plain)[0]
+                    self._rows = self._sort(Rule(False, NO_LOOPS, 1.0, self.has_weights))[0]
                 else:
                     self._rows = self._sort_by_torch()
                 self._given = None
@@ -246,49 +270,44 @@ class PreparedGraph:
         else:
             made, most, loops = self._sort(rule)
             complete = rule.loops == ADDED or (rule.loops != NO_LOOPS and loops == 0)
-            if rows is not None and not rows.weighted and not made.weighted and complete:
+            if complete and rows is not None and not rows.weighted and not made.weighted:
                 # All edges of the graph and a loop for each node: the first ones may go.
                 self._rows = made._replace(noded=False, left_out=1)
         sizes = self.num_nodes, most, self.num_sources
-        return kernels.library().Edges(*made.addresses, *sizes), made
+        return kernels.library().Edges(*made.addresses(), *sizes), made
 
     def _sort(self, rule: Rule) -> tuple[Rows, int, int]:
         """Sorts edges natively; also returns the number of edges of the target that has most, and
         of self-loops that were met."""
-        if (rule.gcn or rule.loops) and self.num_sources != self.num_nodes:
+        sources, targets, count = self.num_sources, self.num_nodes, self.num_edges
+        if (rule.gcn or rule.loops) and sources != targets:
             raise ValueError(
-                f"Self-loops and normalization are for nodes of one type (got {self.num_sources} "
-                f"sources and {self.num_nodes} targets)"
+                f"Self-loops and normalization are for nodes of one type (got {sources} sources "
+                f"and {targets} targets)"
             )
-        given, rows = self._given, self._rows
-        room = self.num_edges + (self.num_nodes if rule.loops else 0)
-        noded = rule.gcn and not rule.weighted
-        size = room * (1 + rule.weighted) + self.num_nodes * noded
-        size = max(size, 1)  # Memory of no size has no address, and weights are told by theirs.
+        room = count + targets if rule.loops else count
         try:
-            crow = torch.empty(self.num_nodes + 1, dtype=torch.int64, device="cpu")
-            piece = torch.empty(size, dtype=torch.int32, device="cpu")
+            made = Rows.empty(targets, room, rule.weighted, rule.gcn and not rule.weighted)
         except RuntimeError as error:
-            raise ValueError(
-                f"There is no memory for {self.num_nodes} nodes and {self.num_edges} edges"
-            ) from error
-        made = Rows(crow, piece, room, rule.weighted, noded)
-        ends = self.num_edges, self.num_sources, self.num_nodes
-        how = rule.gcn, rule.loops, rule.fill, *made.addresses, room
-        library = kernels.library()
+            raise ValueError(f"There is no memory for {targets} nodes and {count} edges") from error
+        how = rule.gcn, rule.loops, rule.fill, *made.addresses(), room
+        given, rows, library = self._given, self._rows, kernels.library()
         if given is None:
             assert rows is not None
-            crow_from, col, weight, _ = rows.addresses
-            count = self.num_edges + rows.left_out * self.num_nodes
-            sort, parts = library.sort_rows, (crow_from, col, weight if rule.weighted else 0, count)
-            most, loops = sort(*parts, *ends[1:], rows.left_out, *how)
+            crow, col, weight, _ = rows.addresses()
+            weight, left_out = weight if rule.weighted else 0, rows.left_out
+            stored = count + left_out * targets
+            sort = library.sort_rows
+            most, loops = sort(crow, col, weight, stored, sources, targets, left_out, *how)
         else:
             weight = 0 if given.weight is None or not rule.weighted else given.weight.data_ptr()
             first, source = given.first.data_ptr(), given.source.data_ptr()
             if given.by_target:
-                most, loops = library.sort_wide_rows(first, source, weight, *ends, 0, *how)
+                sort = library.sort_wide_rows
+                most, loops = sort(first, source, weight, count, sources, targets, 0, *how)
             else:
-                most, loops = library.sort_edges(source, first, weight, *ends, *how)
+                sort = library.sort_edges
+                most, loops = sort(source, first, weight, count, sources, targets, *how)
         if most < 0:
             self._refuse()
         return made, most, loops
@@ -309,8 +328,12 @@ class PreparedGraph:
             count = torch.bincount(given.first, minlength=self.num_nodes)
             crow = F.pad(count.cumsum(0), (1, 0))
             source, weight = source[order], None if weight is None else weight[order]
-        parts = [source.int()] + ([] if weight is None else [weight.view(torch.int32)])
-        return Rows(crow.clone(), torch.cat(parts), source.numel(), weight is not None)
+        rows = Rows.empty(self.num_nodes, source.numel(), weight is not None, False)
+        rows.crow.copy_(crow)
+        rows.col.copy_(source)
+        if rows.weight is not None and weight is not None:
+            rows.weight.copy_(weight)
+        return rows
 
     def _build(self, rule: Rule) -> Tensor:
         rows, nodes = self._sorted(), torch.arange(self.num_nodes, device="cpu")
@@ -352,11 +375,11 @@ class PreparedGraph:
         self._start()
         rows = self._rows
         assert rows is not None
-        count = self.num_edges + rows.left_out * self.num_nodes
-        types = rows.crow.dtype == torch.int64 and rows.piece.dtype == torch.int32
-        weighted = rows.weighted == self.has_weights or rows.left_out
-        fits = count <= rows.room and rows.piece.shape[0] >= rows.room * (1 + rows.weighted)
-        if not (types and weighted and fits):
+        count, weighted = self.num_edges + rows.left_out * self.num_nodes, rows.weighted
+        size = rows.targets + 1 + (rows.room * (1 + weighted) + 1) // 2
+        fits = rows.targets == self.num_nodes and count <= rows.room
+        fits = fits and rows.memory.dtype == torch.int64 and rows.memory.numel() >= size
+        if not fits or weighted != self.has_weights:
             raise ValueError("'graph' is damaged: prepare it again")
         check_rows(rows.crow, rows.col[:count], (self.num_nodes, self.num_sources), count, "graph")
 

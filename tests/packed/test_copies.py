@@ -63,17 +63,18 @@ def test_a_copy_of_a_graph_that_was_tampered_with():
     state = graph.__getstate__()
     for wrong in (-1, 3, 2**31 - 1):
         rows = copy.deepcopy(state["_rows"])
-        rows.piece[0] = wrong
+        rows.col[0] = wrong
         with pytest.raises(ValueError, match="'graph' is a sparse matrix of shape .3, 3. with 2"):
             graph.__setstate__(state | {"_rows": rows})
-    for change in ({"num_sources": 1}, {"num_nodes": 4}, {"num_edges": 9}):
+    for change in ({"num_sources": 1}, {"num_nodes": 4}, {"num_edges": 9}, {"has_weights": True}):
         with pytest.raises(ValueError, match="'graph' "):
             graph.__setstate__(state | change)
-    for rows in (
-        state["_rows"]._replace(crow=state["_rows"].crow.int()),
-        state["_rows"]._replace(piece=state["_rows"].piece.long()),
-        state["_rows"]._replace(weighted=True),
-        state["_rows"]._replace(room=5),
+    for change in (
+        {"memory": state["_rows"].memory.int()},
+        {"memory": state["_rows"].memory[:3]},
+        {"weighted": True},
+        {"targets": 4},
+        {"room": 50},
     ):
         with pytest.raises(ValueError, match="'graph' "):
-            graph.__setstate__(state | {"_rows": rows})
+            graph.__setstate__(state | {"_rows": state["_rows"]._replace(**change)})

@@ -67,8 +67,7 @@ def test_native_edges_are_the_matrix(kind, graph):
     if rows.weighted:
         value = rows.weight[:count]
     elif rows.noded:
-        node = rows.piece[rows.room :].view(torch.float32)
-        value = node[row] * node[col]
+        value = rows.node[row] * rows.node[col]
     dense = torch.zeros(nodes, nodes).index_put_((row, col), value, accumulate=True)
     torch.testing.assert_close(dense, prepared.matrix(kind).to_dense())
 
