@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from bitgnn.quant.straight_through import is_transformed
+
 _native: ModuleType | None
 try:
     _native = import_module("bitgnn.kernels._native")
@@ -55,7 +57,8 @@ def applies(*tensors: Tensor) -> bool:
 
 def takes(x: Tensor) -> bool:
     """Whether the operators of :mod:`bitgnn.kernels.ops` run natively on rows: those of 32 bits on
-    a CPU, on which no transformation of torch looks but :func:`torch.compile`.
+    a CPU, on which no transformation of torch looks but :func:`torch.compile`. An exported program
+    consists of torch's own operators: it runs where this package is not installed.
 
     Args:
         x (torch.Tensor): The rows.
@@ -63,12 +66,29 @@ def takes(x: Tensor) -> bool:
     return (
         enabled()
         and type(x) in PLAIN
-        and x.layout == torch.strided
+        # Dynamo knows no sparse tensors, and forbids the question in a backward pass.
+        and (torch.compiler.is_compiling() or x.layout == torch.strided)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
+        and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
-        and not torch._C._are_functorch_transforms_active()
+        and not is_transformed()
     )
+
+
+def exceeds(x: Tensor, size: int) -> bool:
+    """Whether a tensor has more numbers than :obj:`size`. A number of rows that is symbolic under
+    :func:`torch.compile` counts as large and stays symbolic: no guard is added.
+
+    Args:
+        x (torch.Tensor): The tensor.
+        size (int): The numbers that it may have.
+    """
+    if not torch.compiler.is_compiling():
+        return x.numel() > size
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return not statically_known_true(x.numel() <= size)
 
 
 def is_plain(*tensors: Tensor) -> bool:
@@ -90,7 +110,7 @@ def is_plain(*tensors: Tensor) -> bool:
         )
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
-        and not torch._C._are_functorch_transforms_active()
+        and not is_transformed()
     )
 
 

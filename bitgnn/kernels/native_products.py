@@ -13,6 +13,17 @@ OWN, GIVEN, WANTED = 0, 1, 2  # whose memory a value has: the engine's, or a cal
 MANY = 2**20  # numbers of rows; a library multiplies fewer as fast
 
 
+def pays(x: Tensor) -> bool:
+    """Whether the operator :func:`bitgnn.kernels.ops.product` is the faster product of rows.
+
+    Args:
+        x (torch.Tensor): The rows.
+    """
+    if torch.compiler.is_compiling():
+        return native.takes(x) and native.exceeds(x, MANY)
+    return x.numel() > MANY and native.takes(x)
+
+
 def multiplies(x: Tensor, weight: Tensor) -> bool:
     """Whether native products are the faster ones: of many rows of 32 bits.
 
@@ -20,6 +31,9 @@ def multiplies(x: Tensor, weight: Tensor) -> bool:
         x (torch.Tensor): The rows.
         weight (torch.Tensor): The weight.
     """
+    # What is compiled calls operators instead, whose number of rows may be symbolic.
+    if torch.compiler.is_compiling():
+        return False
     many = x.dtype == torch.float32 and x.numel() > MANY and weight.numel() > 0
     return many and native.applies(x, weight)
 

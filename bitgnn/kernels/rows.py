@@ -27,7 +27,7 @@ def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
         return with_values(x, values), scale
     if x.layout == torch.strided and x.dim() > 0 and native.applies(x):
         return native.quantize_rows(x, *bounds)
-    if torch.compiler.is_compiling() and x.numel() > PAYS and native.takes(x):
+    if torch.compiler.is_compiling() and native.takes(x) and native.exceeds(x, PAYS):
         assert config.activation_bits is not None
         return row_ops.quantize_rows(x, config.activation_bits, config.full_range, config.eps)
     return quant.quantize_rows(x, config)
