@@ -3,11 +3,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from bitgnn.kernels import native, native_attention
-from bitgnn.kernels.attention_torch import TorchAttention, targets
+from bitgnn.kernels.attention_torch import TorchAttention, differentiable_gradients, targets
 from bitgnn.kernels.memo import Memo
+from bitgnn.kernels.second_order import creates_graph
 from bitgnn.kernels.sparse import csr_matrix, transposition
 
 
@@ -62,6 +62,10 @@ def graph_attention(
     p = p if training else 0.0
     operands = x, score_src, score_dst
     check_shapes(adj_t, *operands)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        # Sums over neighbors and the softmax are computed in 32 bits.
+        in_32_bits = (each.float() for each in operands)
+        return graph_attention(adj_t, *in_32_bits, negative_slope, p, p > 0.0).to(x.dtype)
     applies = (
         native.applies(*operands) and x.size(1) <= native_attention.MOST_HEADS and 0.0 <= p < 1.0
     )
@@ -105,20 +109,25 @@ class _NativeAttention(torch.autograd.Function):
         negative_slope: float,
         p: float,
     ) -> Tensor:
-        x, src, dst = (each.contiguous() for each in (x, score_src, score_dst))
+        operands = x, score_src, score_dst
+        x, src, dst = (each.contiguous() for each in operands)
         edges = adj_t.values().numel(), x.size(1)
         noise = native.uniform(edges, native.draw_seed()) if p > 0.0 else None
         parts = adj_t.crow_indices(), adj_t.col_indices()
         saved = native_attention.attention(*parts, x, src, dst, negative_slope, p, noise)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(adj_t, x, src, dst, *saved)
-        ctx.negative_slope = negative_slope
+            ctx.save_for_backward(adj_t, *operands, *saved)
+        ctx.negative_slope, ctx.p = negative_slope, p
         return saved[0]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         adj_t, x, score_src, score_dst, out, alpha, weight = ctx.saved_tensors
+        if creates_graph():
+            how = ctx.negative_slope, ctx.p, alpha, weight
+            grads = differentiable_gradients(adj_t, (x, score_src, score_dst), *how, grad)
+            return *grads, None, None, None
+        x, score_src, score_dst = (each.contiguous() for each in (x, score_src, score_dst))
         transpose = transposition(adj_t)
         grads = native_attention.attention_backward(
             adj_t.crow_indices(),

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from bitgnn.kernels import native, native_attention, reference
 from bitgnn.kernels.attention import check_shapes, is_sound
+from bitgnn.kernels.attention_torch import differentiable_gradients
+from bitgnn.kernels.second_order import creates_graph
 from bitgnn.kernels.sparse import csr_matrix, transposition
 
 
@@ -137,14 +139,20 @@ def _noise(
 
 
 def _keep_operands(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *operands, ctx.negative_slope, p, _ = inputs
+    *operands, ctx.negative_slope, ctx.p, _ = inputs
     out, alpha, weight = output
     ctx.mark_non_differentiable(alpha, weight)
-    ctx.save_for_backward(*operands, out, alpha, weight if p > 0.0 else alpha)
+    ctx.save_for_backward(*operands, out, alpha, weight if ctx.p > 0.0 else alpha)
 
 
 def _gradients(ctx: Any, grad: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
     *operands, out, alpha, weight = ctx.saved_tensors
+    if creates_graph():
+        crow, col, x, _, score_dst = operands
+        adj_t = _matrix(crow, col, x, score_dst)
+        how = ctx.negative_slope, ctx.p, alpha, weight
+        grads = differentiable_gradients(adj_t, operands[2:], *how, grad)
+        return None, None, *grads, None, None, None
     grads = attention_backward(*operands, ctx.negative_slope, grad, out, alpha, weight)
     return None, None, *grads, None, None, None
 

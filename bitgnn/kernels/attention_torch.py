@@ -1,17 +1,20 @@
 """Attention by torch, where no native kernel applies."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from bitgnn.kernels import reference
 from bitgnn.kernels.dropout import dropout
 from bitgnn.kernels.memo import Memo
+from bitgnn.kernels.second_order import creates_graph
 from bitgnn.kernels.sparse import bag_product, csr_matrix, transposition, with_values
 
 BLOCK = 2**18  # Edges of a group of heads: their scores take 1 MiB, which a core's caches hold.
+ALPHA, WEIGHT = 2, 3  # Their places among the four tensors that each group of heads saves.
 VECTOR = 8  # Below, torch computes inner products number by number, ten times slower.
 
 
@@ -42,14 +45,20 @@ class TorchAttention(torch.autograd.Function):
             saved += [x_k, score, alpha, weight]
         out = _unstacked(outs, x.size(1))
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(adj_t, out, *saved)
-        ctx.groups, ctx.negative_slope = groups, negative_slope
+            ctx.save_for_backward(adj_t, x, score_src, score_dst, out, *saved)
+        ctx.groups, ctx.negative_slope, ctx.p = groups, negative_slope, p
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        adj_t, out, *saved = ctx.saved_tensors
+        adj_t, *operands, out = ctx.saved_tensors[:5]
+        saved = ctx.saved_tensors[5:]
+        if creates_graph():
+            alpha, weight = (
+                torch.cat(saved[k::4]).view(grad.size(1), -1).t() for k in (ALPHA, WEIGHT)
+            )
+            how = ctx.negative_slope, ctx.p, alpha, weight
+            return *differentiable_gradients(adj_t, operands, *how, grad), None, None, None
         inner = (grad * out).sum(dim=-1).t()
         grad_x, grad_src, grad_dst = [], [], []
         for k, heads in enumerate(ctx.groups):
@@ -65,6 +74,40 @@ class TorchAttention(torch.autograd.Function):
         size = grad.size(1)
         grad_scores = (torch.cat(each).view(size, -1).t() for each in (grad_src, grad_dst))
         return _unstacked(grad_x, size), *grad_scores, None, None, None
+
+
+def differentiable_gradients(
+    adj_t: Tensor,
+    operands: Sequence[Tensor],
+    negative_slope: float,
+    p: float,
+    alpha: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+) -> tuple[Tensor | None, ...]:
+    r"""Returns the gradients of features and of both scores as differentiable functions of all
+    three and of :obj:`grad`, by the formula in plain torch
+    (:func:`bitgnn.kernels.reference.attention`).
+
+    Args:
+        adj_t (torch.Tensor): The adjacency matrix (CSR), with targets as rows.
+        operands (tuple): The features and both scores.
+        negative_slope (float): The slope of LeakyReLU below zero.
+        p (float): The dropout of attention coefficients.
+        alpha (torch.Tensor): The coefficients without dropout.
+        weight (torch.Tensor): The coefficients with dropout, which say what was kept.
+        grad (torch.Tensor): The gradient of the output.
+    """
+    # Aliases: a score that is computed from the features would count twice.
+    aliases = [each.view_as(each) for each in operands]
+    wanted = [each for each in aliases if each.requires_grad]
+    # What was dropped stays dropped: 1 lies above every probability, 0 below.
+    noise = (weight != 0).to(alpha.dtype) if p > 0.0 else None
+    x, src, dst = aliases
+    crow, col = adj_t.crow_indices(), adj_t.col_indices()
+    out, _, _ = reference.attention(crow, col, x, src, dst, negative_slope, p, noise)
+    found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+    return tuple(next(found) if each.requires_grad else None for each in aliases)
 
 
 def _groups(adj_t: Tensor, heads: int) -> list[slice]:

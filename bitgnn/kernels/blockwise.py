@@ -7,6 +7,7 @@ from torch import Tensor
 from bitgnn.kernels import native, ops
 from bitgnn.kernels.linear import bias_grad, dense_linear, flat, rescale_
 from bitgnn.kernels.rows import quantize_rows, round_rows
+from bitgnn.kernels.second_order import creates_graph, differentiable_gradients
 from bitgnn.quant import QuantConfig
 
 BLOCK = 2**18  # Elements of a block of rows: 1 MiB, which a core's caches hold.
@@ -20,10 +21,9 @@ def pays_blockwise(x: Tensor, config: QuantConfig) -> bool:
         x (torch.Tensor): The rows.
         config (QuantConfig): How rows and weights are quantized.
     """
-    dense = x.layout == torch.strided and x.device.type == "cpu"
-    if not dense or x.numel() <= PAYS:
-        return False
-    return not torch.compiler.is_compiling() or _is_native(x, config)
+    if torch.compiler.is_compiling():
+        return _is_native(x, config) and native.exceeds(x, PAYS)
+    return x.layout == torch.strided and x.device.type == "cpu" and x.numel() > PAYS
 
 
 def _is_native(x: Tensor, config: QuantConfig) -> bool:
@@ -89,25 +89,34 @@ class _BlockwiseLinear(torch.autograd.Function):
         for block in _blocks(rows):
             x_q, x_scale[block] = quantize_rows(rows[block], config)
             torch.mm(x_q, weight_q.t(), out=out[block])
-        ctx.save_for_backward(x, x_scale, weight_q, weight_scale)
+        twice = not torch.compiler.is_compiling() and all(ctx.needs_input_grad[:2])
+        ctx.save_for_backward(x, weight if twice else None, x_scale, weight_q, weight_scale)
         ctx.config = config
         out = rescale_(out, x_scale, weight_scale, bias, config.rescale_bias)
         return out.view(*x.shape[:-1], out.size(-1))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, x_scale, weight_q, weight_scale = ctx.saved_tensors
+        x, weight, x_scale, weight_q, weight_scale = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
         grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
+        rows = flat(x)
+        if creates_graph():
+            x_hat = (round_rows(rows.detach(), x_scale, ctx.config) * x_scale).view(x.shape)
+            grad_x, grad_weight = differentiable_gradients(
+                (of_x, of_weight), grad, x, x_hat, weight, weight_q * weight_scale
+            )
+            of_x = of_weight = False
+        if of_x:
             grad_x = dense_linear(grad, (weight_q * weight_scale).t())
-        grad, rows = flat(grad), flat(x)
-        if ctx.needs_input_grad[1]:
+        grad = flat(grad)
+        if of_weight:
             scaled = grad * x_scale
             grad_weight = torch.zeros_like(weight_q)
             for block in _blocks(rows):
                 x_q = round_rows(rows[block], x_scale[block], ctx.config)
                 grad_weight.addmm_(scaled[block].t(), x_q)
-        if ctx.needs_input_grad[2]:
+        if of_bias:
             grad_bias = bias_grad(grad, x_scale, weight_scale, ctx.config.rescale_bias)
         return grad_x, grad_weight, grad_bias, None, None, None
 

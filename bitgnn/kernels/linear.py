@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitgnn.kernels import native, native_products, ops
+from bitgnn.kernels import native_products, ops
+from bitgnn.kernels.second_order import creates_graph, differentiable_gradients, stand_in
 from bitgnn.kernels.sparse import sparse_product
 
 
@@ -43,6 +44,8 @@ def quantized_linear(
     Shapes:
         As in :func:`bitgnn.kernels.reference.quantized_linear`.
     """
+    if not torch.compiler.is_compiling() and x.requires_grad and weight.requires_grad:
+        x = stand_in(x)
     return _QuantizedLinear.apply(
         x, weight, bias, x_q, x_scale, weight_q, weight_scale, rescale_bias
     )
@@ -64,25 +67,38 @@ class _QuantizedLinear(torch.autograd.Function):
         weight_scale: Tensor,
         rescale_bias: bool,
     ) -> Tensor:
-        ctx.save_for_backward(x_q, x_scale, weight_q, weight_scale)
+        # Only second derivatives need the operands themselves, and only where both have one.
+        twice = not torch.compiler.is_compiling() and all(ctx.needs_input_grad[:2])
+        operands = (x, weight) if twice else (None, None)
+        ctx.save_for_backward(*operands, x_q, x_scale, weight_q, weight_scale)
         ctx.sparse, ctx.rescale_bias = x_q.layout != torch.strided, rescale_bias
         out = sparse_product(x_q, weight_q.t()) if ctx.sparse else _integers(x_q, weight_q)
         return rescale_(out, x_scale, weight_scale, bias, rescale_bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_q, x_scale, weight_q, weight_scale = ctx.saved_tensors
+        x, weight, x_q, x_scale, weight_q, weight_scale = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = dense_linear(grad, (weight_q * weight_scale).t())
-        if ctx.needs_input_grad[1]:
-            scaled = flat(grad * x_scale)
+        if x is not None and creates_graph():
             if ctx.sparse:
-                grad_weight = sparse_product(x_q, scaled, transpose=True).t()
-            elif native_products.multiplies(x_q, scaled):
-                grad_weight = native_products.weight_gradient(flat(x_q), scaled)
-            else:
-                grad_weight = scaled.t() @ flat(x_q)
+                raise RuntimeError(
+                    "Second derivatives of sparse features are not supported: make them dense, or "
+                    "call backward without create_graph=True"
+                )
+            grad_x, grad_weight = differentiable_gradients(
+                (True, True), grad, x, x_q * x_scale, weight, weight_q * weight_scale
+            )
+        else:
+            if ctx.needs_input_grad[0]:
+                grad_x = dense_linear(grad, (weight_q * weight_scale).t())
+            if ctx.needs_input_grad[1]:
+                scaled = flat(grad * x_scale)
+                if ctx.sparse:
+                    grad_weight = sparse_product(x_q, scaled, transpose=True).t()
+                elif native_products.multiplies(x_q, scaled) and not creates_graph():
+                    grad_weight = native_products.weight_gradient(flat(x_q), scaled)
+                else:
+                    grad_weight = scaled.t() @ flat(x_q)
         if ctx.needs_input_grad[2]:
             grad_bias = bias_grad(grad, x_scale, weight_scale, ctx.rescale_bias)
         return grad_x, grad_weight, grad_bias, None, None, None, None, None
@@ -102,7 +118,7 @@ def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         - **weight:** :math:`(F_{out}, F_{in})`
         - **output:** :math:`(*, F_{out})`
     """
-    if x.numel() <= native_products.MANY or not native.takes(x):
+    if not native_products.pays(x):
         return F.linear(x, weight, bias)
     out = ops.product(flat(x), weight).view(*x.shape[:-1], weight.size(0))
     return out if bias is None else out + bias

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from bitgnn.quant.straight_through import is_transformed
+
 T = TypeVar("T")
 
 
@@ -65,7 +67,9 @@ class Memo(Generic[T]):
         Args:
             x (torch.Tensor): The tensor, dense or a sparse matrix (CSR).
         """
-        if x.is_inference():  # It has no version that would tell a change.
+        # An inference tensor has no version that would tell a change; what is computed within a
+        # transform of torch lives no longer than the transform.
+        if x.is_inference() or is_transformed():
             return self._compute(x)
         memory, fingerprint = _parts(x)[-1].untyped_storage(), Fingerprint(x)
         kept = self._kept.get(memory)

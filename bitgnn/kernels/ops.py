@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitgnn.kernels import native, native_products
-from bitgnn.quant import QuantConfig, dequantize_rows, quantize_rows
+from bitgnn.kernels.second_order import creates_graph, differentiable_gradients
+from bitgnn.quant import QuantConfig, dequantize_rows, quantize_rows, straight_through
 
 
 @torch.library.custom_op("bitgnn::product", mutates_args=(), device_types="cpu")
@@ -125,17 +126,39 @@ def _gradients_of_product(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor
 
 
 def _keep_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, _, weight_q, weight_scale, *ctx.how = inputs
-    ctx.save_for_backward(x, weight_q, weight_scale)
+    x, weight, weight_q, weight_scale, *ctx.how = inputs
+    ctx.save_for_backward(x, weight, weight_q, weight_scale)
 
 
 def _gradients_of_ternary_product(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight_q, weight_scale = ctx.saved_tensors
+    x, weight, weight_q, weight_scale = ctx.saved_tensors
     of_x, of_weight, *others = ctx.needs_input_grad
+    if creates_graph():
+        x_hat = dequantize_rows(*quantize_rows(x, _config(*ctx.how)))
+        operands = x, x_hat, weight, weight_q * weight_scale
+        grads = differentiable_gradients((of_x, of_weight), grad, *operands)
+        return *grads, *(None for _ in others)
     grad_x = product(grad, (weight_q * weight_scale).t()) if of_x else None
     grad_weight = weight_gradient(x, grad, *ctx.how) if of_weight else None
     return grad_x, grad_weight, *(None for _ in others)
 
 
+def _keep_operands_and_bits(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, grad, *ctx.how = inputs
+    ctx.save_for_backward(x, grad)
+
+
+def _gradients_of_weight_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, grad_out = ctx.saved_tensors
+    of_x, of_grad, *others = ctx.needs_input_grad
+    grad_x = product(grad_out, grad.t()) if of_x else None
+    if of_grad and ctx.how[0] is not None:
+        x = straight_through(x, dequantize_rows(*quantize_rows(x, _config(*ctx.how))))
+    return grad_x, product(x, grad) if of_grad else None, *(None for _ in others)
+
+
 product.register_autograd(_gradients_of_product, setup_context=_keep_operands)
+weight_gradient.register_autograd(
+    _gradients_of_weight_gradient, setup_context=_keep_operands_and_bits
+)
 ternary_product.register_autograd(_gradients_of_ternary_product, setup_context=_keep_rows)

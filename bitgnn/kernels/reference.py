@@ -81,12 +81,13 @@ def attention(
     row = _targets(crow, col)
     score = F.leaky_relu(score_src[col] + score_dst[row], negative_slope)
     index = row.view(-1, 1).expand_as(score)
-    largest = torch.full_like(score_dst, float("-inf")).scatter_reduce_(0, index, score, "amax")
+    lowest = torch.full_like(score_dst, float("-inf"))
+    largest = lowest.scatter_reduce(0, index, score.detach(), "amax")
     power = (score - largest[row]).exp()
-    alpha = power / torch.zeros_like(score_dst).index_add_(0, row, power)[row]
+    alpha = power / torch.zeros_like(score_dst).index_add(0, row, power)[row]
     weight = alpha if noise is None else alpha * (noise >= p) / (1.0 - p)
     out = x.new_zeros(score_dst.size(0), *x.shape[1:])
-    return out.index_add_(0, row, weight.unsqueeze(-1) * x[col]), alpha, weight
+    return out.index_add(0, row, weight.unsqueeze(-1) * x[col]), alpha, weight
 
 
 def attention_backward(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bitgnn.kernels import native
 from bitgnn.kernels.memo import Memo
+from bitgnn.quant.straight_through import is_transformed
 
 BLOCK_ROWS = 2**12  # Of 64 channels: 1 MiB, which a core's caches hold.
 BLOCK_VALUES = 16  # A block pays if its columns have so many values.
@@ -157,7 +158,8 @@ def sparse_product(matrix: Tensor, dense: Tensor, transpose: bool = False) -> Te
 
 
 def is_fast(matrix: Tensor) -> bool:
-    """Whether the fast products apply to a tensor: a CSR matrix of 32 or 64 bits on a CPU.
+    """Whether the fast products apply to a tensor: a CSR matrix of 32 or 64 bits on a CPU, on
+    which no transformation of torch looks.
 
     Args:
         matrix (torch.Tensor): The tensor.
@@ -167,6 +169,7 @@ def is_fast(matrix: Tensor) -> bool:
         and matrix.device.type == "cpu"
         and matrix.dtype in (torch.float32, torch.float64)
         and not torch.compiler.is_compiling()
+        and not is_transformed()
     )
 
 

@@ -40,6 +40,8 @@ def spmm(adj_t: Adj, x: Tensor, reduce: str = "sum") -> Tensor:
 
 @torch.jit.unused
 def _fast(adj_t: Tensor, x: Tensor, reduce: str) -> Tensor:
+    if x.dtype in (torch.float16, torch.bfloat16):  # Sums over neighbors are those of 32 bits.
+        return _fast(adj_t, x.float(), reduce).to(x.dtype)
     matrix = mean_matrix(adj_t) if reduce == "mean" else adj_t
     if x.layout == torch.strided:
         return sparse_product(matrix, x)

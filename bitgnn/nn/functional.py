@@ -11,6 +11,7 @@ from bitgnn.kernels import (
 )
 from bitgnn.nn.rows import Deferred, RowQuantizer
 from bitgnn.quant import QuantConfig, straight_through
+from bitgnn.quant.straight_through import is_transformed
 
 
 def bit_linear(
@@ -26,8 +27,8 @@ def bit_linear(
 
     Integers are multiplied exactly where 32-bit floating point carries them.
     Where it does not (half precision, or a strength below 1, which blends both
-    operands with their full-precision values) the rescaled operands are
-    multiplied instead.
+    operands with their full-precision values), and under the transforms of
+    :mod:`torch.func`, the rescaled operands are multiplied instead.
 
     Args:
         x (torch.Tensor): The input features, dense or a sparse matrix.
@@ -53,6 +54,7 @@ def bit_linear(
         and strength == 1.0
         and x.dtype in (torch.float32, torch.float64)
         and not _autocasts(x)
+        and not is_transformed()
     )
     if integers:
         row = rows.integers(x, training)

@@ -7,6 +7,7 @@ from torch import Tensor
 from bitgnn.kernels import pays_blockwise, quantize_rows, with_values
 from bitgnn.nn.static import StaticMemo
 from bitgnn.quant import QuantConfig, dequantize_rows, straight_through
+from bitgnn.quant.straight_through import is_transformed
 
 
 class Rows(NamedTuple):
@@ -75,7 +76,7 @@ class RowQuantizer:
         if self.config.activation_bits is None:
             return self.normalize(x), torch.ones((), dtype=x.dtype, device=x.device)
         target, scale = self._rescaled(x, self._rescale, training)
-        if not x.requires_grad and strength == 1.0:
+        if not x.requires_grad and strength == 1.0 and not is_transformed():
             return target, scale
         x = self.normalize(x)
         if x.layout != torch.strided:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from bitgnn.kernels import Fingerprint
+from bitgnn.quant.straight_through import is_transformed
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class StaticMemo(Generic[T]):
                 (default: :obj:`None`)
         """
         tensors = (x,) if beside is None else (x, beside)
-        if torch.compiler.is_compiling() or any(map(_changes, tensors)):
+        if torch.compiler.is_compiling() or is_transformed() or any(map(_changes, tensors)):
             return None
         fingerprint = Fingerprint(*tensors)
         seen_before = fingerprint == self._seen
