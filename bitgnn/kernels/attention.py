@@ -64,8 +64,8 @@ def graph_attention(
     check_shapes(adj_t, *operands)
     if x.dtype in (torch.float16, torch.bfloat16):
         # Sums over neighbors and the softmax are computed in 32 bits.
-        in_32_bits = (each.float() for each in operands)
-        return graph_attention(adj_t, *in_32_bits, negative_slope, p, p > 0.0).to(x.dtype)
+        h, src, dst = (each.float() for each in operands)
+        return graph_attention(adj_t, h, src, dst, negative_slope, p, p > 0.0).to(x.dtype)
     applies = (
         native.applies(*operands) and x.size(1) <= native_attention.MOST_HEADS and 0.0 <= p < 1.0
     )
