@@ -1,6 +1,7 @@
 # make demo   a real comparison, end to end, in minutes
 # make test   the tests
 # make lint   ruff and mypy
+# make soak   packed models on changing graphs from four threads, for SOAK_MINUTES (30)
 # make test-scatter   the tests of layers, and of what samples neighbors, with torch-scatter and
 #                     torch-sparse (compiles them)
 # make fuzz   100,000 damaged packed files, under AddressSanitizer and UBSan (FUZZ_COUNT=N: N of them)
@@ -21,7 +22,7 @@ ifneq ($(wildcard ../shared/data),)
 export BITGNN_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test test-scatter fuzz sanitize test-arm lint clean
+.PHONY: demo test test-scatter fuzz sanitize test-arm soak lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*.* csrc/isa/*)
@@ -82,6 +83,11 @@ sanitize: $(SANITIZED)/.built
 
 test-arm: $(VENV)/.installed
 	BITGNN_EMULATE=1 $(BIN)/python -m pytest tests/csrc $(PYTEST_ARGS)
+
+SOAK_MINUTES ?= 30
+
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.soak.run --minutes $(SOAK_MINUTES)
 
 $(VENV)/.lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet "ruff==0.17.6" "mypy==2.4.1"
