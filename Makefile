@@ -1,6 +1,7 @@
 # make demo   a real comparison, end to end, in minutes
 # make test   the tests
 # make lint   ruff and mypy
+# make kill   kills compare, tune, train, pack and report 200 times at random moments (an hour)
 # make soak   packed models on changing graphs from four threads, for SOAK_MINUTES (30)
 # make test-scatter   the tests of layers, and of what samples neighbors, with torch-scatter and
 #                     torch-sparse (compiles them)
@@ -22,7 +23,7 @@ ifneq ($(wildcard ../shared/data),)
 export BITGNN_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test test-scatter fuzz sanitize test-arm soak lint clean
+.PHONY: demo test test-scatter fuzz sanitize test-arm soak kill lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*.* csrc/isa/*)
@@ -97,6 +98,11 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+KILLS ?= 200
+
+kill: $(VENV)/.installed
+	$(BIN)/python -m tests.kill --kills $(KILLS) $(KILL_ARGS)
 
 clean:
 	rm -rf $(VENV) demo

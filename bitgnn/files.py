@@ -68,6 +68,28 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
 
 
+def move_whole(source: Path, path: str | os.PathLike[str]) -> None:
+    r"""Makes a file that is finished, in the same file system, another one, as
+    :func:`write_whole` does with content.
+
+    Args:
+        source (pathlib.Path): The finished file, which no one else knows: one in a
+            :func:`temporary_folder`.
+        path (str or Path): The file.
+
+    Raises:
+        ValueError: If :obj:`path` exists and is no regular file.
+    """
+    before = _regular(path)
+    target = Path(os.path.realpath(path))
+    with open(source, "rb+") as opened:
+        if before is not None:
+            _keep_permissions(opened.fileno(), before)
+        os.fsync(opened.fileno())
+    os.replace(source, target)
+    sync_folder(target.parent)
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     r"""Checks that :func:`write_whole` can be expected to write a file, to be called before hours
     of work whose result goes there. Creates nothing.

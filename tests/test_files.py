@@ -9,7 +9,13 @@ import threading
 import pytest
 
 from bitgnn import files
-from bitgnn.files import check_folder, check_writable, temporary_folder, write_whole
+from bitgnn.files import (
+    check_folder,
+    check_writable,
+    move_whole,
+    temporary_folder,
+    write_whole,
+)
 
 # Loads the module by its file, which needs the standard library only and starts at once.
 WRITER = """
@@ -202,3 +208,18 @@ def test_temporary_folder(tmp_path):
     alive.communicate("go\n")
     assert alive.returncode == 0
     assert names(tmp_path) == []
+
+
+def test_move_whole(tmp_path):
+    link, target = tmp_path / "link", tmp_path / "target"
+    target.touch(0o600)
+    link.symlink_to(target)
+    with temporary_folder(target) as folder:
+        (folder / "finished").write_bytes(b"new")
+        move_whole(folder / "finished", link)
+        (folder / "finished").write_bytes(b"other")
+        with pytest.raises(ValueError, match="'/dev/null' is a device"):
+            move_whole(folder / "finished", "/dev/null")
+    assert link.is_symlink() and target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert names(tmp_path) == ["link", "target"]

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import bitgnn
 from bitgnn.experiment.agenda import Agenda, teacher_key
 from bitgnn.experiment.lifeline import prelude
 from bitgnn.experiment.run import execute
@@ -40,6 +41,9 @@ OF_NO_USE = (
 
 # How often a run is given to a new worker after its own was killed.
 RETRIES = 2
+
+PACKAGE = Path(bitgnn.__file__).parent
+_format_warning = warnings.formatwarning
 
 _WORKER = "from bitgnn.experiment.workers import main\nmain()"
 
@@ -286,9 +290,19 @@ def _bind(on_epoch: OnEpoch | None, spec: RunSpec) -> Callable[[int, float], Non
 
 
 def hush() -> None:
-    """Silences warnings that are of no use to whoever reads a command line's output."""
+    """Silences warnings that are of no use to whoever reads a command line's output, and has those
+    of bitgnn itself printed in one line."""
     for message in OF_NO_USE:
         warnings.filterwarnings("ignore", message=message, category=UserWarning)
+    warnings.formatwarning = _one_line
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None
+) -> str:
+    if Path(filename).is_relative_to(PACKAGE):
+        return f"bitgnn: {message}\n"
+    return _format_warning(message, category, filename, lineno, line)
 
 
 def main() -> None:

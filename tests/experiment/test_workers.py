@@ -2,16 +2,17 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import psutil
 import pytest
 
 from bitgnn import QuantConfig
-from bitgnn.experiment import RunSpec
+from bitgnn.experiment import RunSpec, teachers
 from bitgnn.experiment.run import open_task
 from bitgnn.experiment.teachers import teachers_dir
-from bitgnn.experiment.workers import RunError, default_workers, run_all
+from bitgnn.experiment.workers import RunError, default_workers, hush, run_all
 from bitgnn.training import recipe_for
 
 
@@ -182,7 +183,7 @@ def test_an_error_loses_no_run_that_is_in_progress():
 
 PARENT = """
 import json, sys
-from bitgnn.experiment import RunSpec
+from bitgnn.experiment import RunSpec, teachers
 from bitgnn.experiment.workers import run_all
 specs = [RunSpec.from_dict(spec) for spec in json.loads(sys.argv[1])]
 list(run_all(specs, workers=2, on_epoch=lambda *_: print("running", flush=True)))
@@ -205,3 +206,13 @@ def test_no_worker_outlives_its_parent_not_even_a_stopped_one():
     for process in alive:
         process.kill()
     assert not alive
+
+
+def test_warnings_of_bitgnn_are_one_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with warnings.catch_warnings():
+        hush()
+    own = warnings.formatwarning("A teacher is damaged", UserWarning, teachers.__file__, 7)
+    assert own == "bitgnn: A teacher is damaged\n"
+    other = warnings.formatwarning("old", DeprecationWarning, "/torch/nn.py", 7, "import old")
+    assert other == "/torch/nn.py:7: DeprecationWarning: old\n  import old\n"

@@ -1,13 +1,15 @@
 r"""Where the rows of all nodes are kept between two layers: in memory or in files."""
 
 import os
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from bitgnn.files import check_writable, move_whole, temporary_folder
 
 
 class Storage:
@@ -21,15 +23,17 @@ class Storage:
 
     def __init__(self, out: str | os.PathLike[str] | None = None) -> None:
         self.out = None if out is None else Path(out)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._stack = ExitStack()
         self._files: dict[int, Path] = {}
         self._count = 0
 
     def __enter__(self) -> "Storage":
         if self.out is not None:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            prefix = f".{self.out.name}."
-            self._folder = tempfile.TemporaryDirectory(prefix=prefix, dir=self.out.parent)
+            check_writable(self.out)
+            target = Path(os.path.realpath(self.out))  # In its folder, not in that of a link.
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._folder = self._stack.enter_context(temporary_folder(target))
         return self
 
     def __exit__(
@@ -38,8 +42,7 @@ class Storage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._stack.close()
 
     def empty(self, rows: int, width: int, dtype: torch.dtype) -> Tensor:
         r"""Returns a matrix that is not set.
@@ -51,7 +54,7 @@ class Storage:
         """
         if self._folder is None or rows * width == 0:
             return torch.empty(rows, width, dtype=dtype)
-        path = Path(self._folder.name) / f"{self._count}.npy"
+        path = self._folder / f"{self._count}.npy"
         self._count += 1
         kind = torch.empty(0, dtype=dtype).numpy().dtype
         matrix = torch.from_numpy(
@@ -81,7 +84,7 @@ class Storage:
         path = self._files.pop(matrix.data_ptr(), None)
         if path is None:  # One without numbers, which cannot be mapped.
             assert self._folder is not None
-            path = Path(self._folder.name) / "whole.npy"
+            path = self._folder / "whole.npy"
             np.save(path, matrix.numpy())
-        os.replace(path, self.out)
+        move_whole(path, self.out)
         return matrix

@@ -48,3 +48,16 @@ def test_nothing_is_left_behind(tmp_path):
         raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
     assert out.read_bytes() == b"before"
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    link, target = tmp_path / "link.npy", tmp_path / "target.npy"
+    link.symlink_to(target)
+    with Storage(link) as storage:
+        matrix = storage.empty(2, 3, torch.float32)
+        matrix.fill_(1.0)
+        storage.keep(matrix)
+    assert link.is_symlink() and np.load(target).tolist() == [[1.0] * 3] * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.npy", "target.npy"]
+    with pytest.raises(ValueError, match="'/dev/null' is a device"), Storage("/dev/null"):
+        pass
