@@ -73,7 +73,7 @@ def find_run(run: str, store: Path | None) -> dict[str, Any]:
             record = json.loads(Path(run).read_text(encoding="utf-8"))
             check_record(record)
             RunSpec(**record["spec"])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"'{run}' is no run ({error}): pass what `bitgnn train --json` writes, or a key"
             ) from None

@@ -64,7 +64,10 @@ def _read(path: Path) -> str:
             raise ValueError(
                 f"'{path}' is damaged ({error}): fetch it anew, or run without it"
             ) from None
-    return content.decode()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is no text ({error}): name a file of records") from None
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -76,7 +79,7 @@ def _record(line: str, place: str) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(line)
         check_record(record)
         key, spec = record["key"], RunSpec.from_dict(record["spec"])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{place} is no record of a run ({error}): name a file that `export_records` wrote"
         ) from None

@@ -88,6 +88,13 @@ def check_record(record: Any) -> None:
     ]
     if unknown:
         raise ValueError(f"its 'spec' has a field '{unknown[0]}', which this version does not know")
+    teacher = record["spec"].get("teacher")
+    if teacher is not None and not (
+        isinstance(teacher, dict)
+        and isinstance(teacher.get("model"), str)
+        and isinstance(teacher.get("recipe"), dict)
+    ):
+        raise ValueError(f"its 'spec.teacher' is {teacher!r:.40}, and no model with a recipe")
     if record["test"] is None and not record["diverged"]:
         raise ValueError("it has no test metric")
     for name, curve in record["curves"].items():
@@ -252,7 +259,7 @@ class Store:
             check_record(record)
             if record["key"] != key:
                 raise ValueError("it is another run's")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"'{self.path}' holds a damaged record, '{key!s:.12}' ({error}): fetch the store "
                 f"anew, or delete the record (DELETE FROM runs WHERE key = '{key}') and run again"

@@ -77,7 +77,7 @@ def load_teacher(key: str) -> TeacherRun | None:
         return None
     try:
         return _parse(content, key)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         warnings.warn(
             f"Teacher '{_path(key)}' is not used ({error}): it is trained again", stacklevel=2
         )

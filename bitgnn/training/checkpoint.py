@@ -151,7 +151,7 @@ class Checkpoint:
             tensors, metadata = from_bytes(content)
             about = json.loads(metadata["bitgnn"])
             found, _, _ = about["format"], about["key"], about["processes"]
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise self._damaged(error) from None
         if found not in (UNCHECKED, FORMAT):
             raise ValueError(

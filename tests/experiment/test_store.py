@@ -314,6 +314,11 @@ DAMAGES = {
         lambda text: json.dumps({**json.loads(text), "test": "high"}),
         "its 'test' is 'high'",
     ),
+    "a teacher without a recipe": (
+        lambda text: text.replace('"teacher":null', '"teacher":{"model":"gcn"}'),
+        r"its 'spec\.teacher' is",
+    ),
+    "lists in lists": (lambda text: "[" * 100_000, "recursion"),
     "no result": (
         lambda text: json.dumps({**json.loads(text), "test": None}),
         "it has no test metric",

@@ -62,6 +62,12 @@ def file_for_a_folder(folder: Path) -> Path:
     return folder / "file" / "result"
 
 
+def nested(folder: Path) -> Path:
+    path = folder / "run.json"
+    path.write_text("[" * 100_000)
+    return path
+
+
 def flipped(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
@@ -137,6 +143,9 @@ BAD_INPUTS = [
              lambda folder: command("pack", "0", "--store", store(folder, spec={}),
                                     "-o", folder / "m"),
              CommandError, "'store.sqlite' holds a damaged record, '0' (it lacks 'metric')"),
+    BadInput("bitgnn pack RUN", "a file of lists in lists",
+             lambda folder: command("pack", nested(folder), "-o", folder / "m"),
+             CommandError, "'run.json' is no run (maximum recursion depth"),
     BadInput("bitgnn pack -o", "a pipe or a device",
              lambda folder: command("pack", "0", "-o", "/dev/null"),
              CommandError, "'/dev/null' is a device"),
