@@ -7,6 +7,7 @@ from bitgnn.cli.output import print_comparison, write_json
 from bitgnn.cli.streams import print_error
 from bitgnn.experiment.command import parse_quant, parse_seeds
 from bitgnn.experiment.compare import compare as run_comparison
+from bitgnn.experiment.workers import RunError
 from bitgnn.files import check_writable
 from bitgnn.training import Recipe
 from bitgnn.training.parts import quant_for
@@ -64,6 +65,9 @@ def compare(
     except KeyboardInterrupt:
         print_error("Stopped. What is finished is stored: the same command goes on here.")
         raise typer.Exit(130) from None
+    except RunError as error:
+        print_error(f"bitgnn: {error}")
+        raise typer.Exit(1) from None
     if json is not None:  # Before the output, whose reader may leave early.
         write_json(json, comparison.rows)
     print_comparison(comparison)

@@ -222,6 +222,8 @@ def check_device(device: str | torch.device) -> torch.device:
             f"There is no device '{found}' here (CUDA devices: {torch.cuda.device_count()}); "
             f"use device 'cpu'"
         )
+    if found.type in ("cpu", "cuda"):
+        return found  # Not tried: it would take a GPU's memory for nothing.
     try:
         torch.zeros(1, device=found).item()
     except (RuntimeError, NotImplementedError, AssertionError) as error:

@@ -12,6 +12,7 @@ import pytest
 from bitgnn.experiment import Comparison, RunSpec, Store
 from bitgnn.experiment.compare import build_specs
 from bitgnn.experiment.complete import Failure
+from bitgnn.experiment.workers import RunError
 
 FAST = "--set epochs=3 --workers 1"
 
@@ -161,6 +162,16 @@ def test_runs_that_failed_are_named_and_end_with_status_1(cli, monkeypatch):
     assert found.status == 1
     assert "Digits mlp fp32 seed 0 failed: its process was killed\n" in found.out
     assert "1 run failed: the same command tries again" in found.out
+
+
+def test_comparison_of_which_all_runs_failed(cli, monkeypatch):
+    def compare(*args, **kwargs):
+        raise RunError("Digits mlp fp32 seed 0 failed: its process was killed")
+
+    monkeypatch.setattr(import_module("bitgnn.cli.compare"), "run_comparison", compare)
+    found = cli("compare --dataset Digits --model mlp")
+    assert found.status == 1
+    assert found.err == "bitgnn: Digits mlp fp32 seed 0 failed: its process was killed\n"
 
 
 def test_unknown_part(cli):

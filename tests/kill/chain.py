@@ -14,7 +14,7 @@ from tests.kill.commands import COMMANDS, STORE, begin, without_measured
 from tests.kill.files import check_whole, temporary
 from tests.kill.process import HOWS, Child, none_left
 
-IN_A_ROW = 3
+IN_A_ROW = 6
 
 
 @dataclass

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bitgnn import StrengthSchedule
 from bitgnn.training import Recipe
-from bitgnn.training.recipe import QUANTIZED, TEACHING, YOUNGER
+from bitgnn.training.recipe import MAX_COUNTS, QUANTIZED, TEACHING, YOUNGER
 
 recipes = st.builds(
     Recipe,
@@ -188,6 +188,20 @@ def test_continual_from_a_finished_run_needs_no_distillation():
 def test_patience_contradicts_the_last_epoch():
     with pytest.raises(ValueError, match=r"'patience' waits .* select='last' ignores"):
         Recipe(patience=10, select="last")
+
+
+@pytest.mark.parametrize(("name", "most"), MAX_COUNTS.items())
+def test_largest_counts(name, most):
+    assert getattr(Recipe(**{name: most}), name) == most
+    with pytest.raises(ValueError, match=rf"'{name}' must be at most {most:,} \(got {most + 1}\)"):
+        Recipe(**{name: most + 1})
+
+
+@pytest.mark.parametrize("name", ["lr", "latent_lr", "weight_decay", "latent_power", "latent_gain"])
+def test_largest_numbers(name):
+    assert getattr(Recipe(**{name: 1e30}), name) == 1e30
+    with pytest.raises(ValueError, match=rf"'{name}' must be at most 1e\+30 \(got 1e\+31\)"):
+        Recipe(**{name: 1e31})
 
 
 @pytest.mark.parametrize("make", [Recipe.from_dict, lambda values: Recipe().replace(**values)])
