@@ -9,9 +9,10 @@ from bitgnn.cli import options
 from bitgnn.experiment import Store
 from bitgnn.experiment.format import memory
 from bitgnn.experiment.progress import Progress
+from bitgnn.experiment.record import check_record, runs_in
 from bitgnn.experiment.run import train_run
 from bitgnn.experiment.spec import RunSpec
-from bitgnn.experiment.store import check_record, default_path
+from bitgnn.experiment.store import default_path
 from bitgnn.files import check_writable
 from bitgnn.packed.runs import pack_run
 
@@ -85,7 +86,7 @@ def find_run(run: str, store: Path | None) -> dict[str, Any]:
             "`bitgnn train --json FILE` writes one"
         )
     with Store(where, readonly=True) as opened:
-        found = [each for each in opened.records() if each["key"].startswith(run)]
+        found = [each for each in runs_in(opened) if each["key"].startswith(run)]
     if len(found) != 1:
         how_many = f"{len(found)} runs" if found else "No run"
         raise ValueError(

@@ -8,6 +8,7 @@ import torch
 
 from bitgnn.experiment.command import command, parse_seeds, recipe_name
 from bitgnn.experiment.complete import Failure, complete
+from bitgnn.experiment.record import runs_in
 from bitgnn.experiment.rows import DISTILLED, FULL, PRECISIONS, Record, Row, rows_from_records
 from bitgnn.experiment.run import check_device, open_task
 from bitgnn.experiment.spec import RunSpec
@@ -89,7 +90,7 @@ def stored_comparison(
         raise ValueError(f"There is no result store '{path}': `bitgnn compare` makes one")
     filters = {name: values for name, values in filters.items() if values not in (None, [])}
     with Store(path, readonly=True) as opened:
-        records = opened.records(**filters)
+        records = runs_in(opened, **filters)
     if not records:
         raise ValueError(f"'{path}' holds no results{f' for {filters}' if filters else ''}")
     try:

@@ -7,6 +7,7 @@ from typing import Any
 from bitgnn.experiment.checks import warn
 from bitgnn.experiment.estimate import announce
 from bitgnn.experiment.progress import Progress
+from bitgnn.experiment.record import run_in
 from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.store import Store
 from bitgnn.experiment.workers import RunError, default_workers, run_all
@@ -59,7 +60,7 @@ def complete(
         ValueError: If a run fails for what a user can mend.
     """
     given_up: list[Failure] = []
-    records = {spec.key: store.get(spec.key) for spec in specs}
+    records = {spec.key: run_in(store, spec.key) for spec in specs}
     stored = [record for record in records.values() if record is not None]
     # One seed of everything before the next seed, so that a part is a smaller comparison; of
     # each seed first what the others learn from.

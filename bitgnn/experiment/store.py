@@ -33,77 +33,6 @@ PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
-# What every version has written, with the types that JSON gives; all else is optional.
-_NUMBER = (int, float)
-_NUMBER_OR_NONE = (int, float, type(None))
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "key": (str,),
-    "spec": (dict,),
-    "metric": (str,),
-    "test": _NUMBER_OR_NONE,
-    "val": _NUMBER_OR_NONE,
-    "epochs": (int,),
-    "curves": (dict,),
-    "seconds": _NUMBER,
-    "diverged": (bool,),
-    "cost": (dict,),
-    "passport": (dict,),
-    "spec.dataset": (str,),
-    "spec.split_kind": (str,),
-    "spec.checksum": (str,),
-    "spec.model": (str,),
-    "spec.precision": (str,),
-    "spec.quant": (dict, type(None)),
-    "spec.recipe": (dict,),
-    "spec.seed": (int,),
-    "cost.weight_bytes": (int,),
-    "cost.weight_bytes_fp32": (int,),
-    "cost.zeros": _NUMBER_OR_NONE,
-    "cost.int_ops": _NUMBER_OR_NONE,
-    "cost.float_ops": _NUMBER_OR_NONE,
-}
-
-
-def check_record(record: Any) -> None:
-    r"""Checks that a record, read from a file, has the fields that a run leaves.
-
-    Args:
-        record (dict): The record.
-
-    Raises:
-        ValueError: If one is missing or of another type.
-    """
-    for name, types in _FIELDS.items():
-        *outer, last = name.split(".")
-        place = record[outer[0]] if outer else record
-        if not isinstance(place, dict) or last not in place:
-            raise ValueError(f"it lacks '{name}'")
-        # To Python, True is an integer.
-        if not isinstance(place[last], types) or (
-            isinstance(place[last], bool) and bool not in types
-        ):
-            raise ValueError(f"its '{name}' is {place[last]!r:.40}")
-    unknown = [
-        name for name in record["spec"] if f"spec.{name}" not in _FIELDS and name != "teacher"
-    ]
-    if unknown:
-        raise ValueError(f"its 'spec' has a field '{unknown[0]}', which this version does not know")
-    teacher = record["spec"].get("teacher")
-    if teacher is not None and not (
-        isinstance(teacher, dict)
-        and isinstance(teacher.get("model"), str)
-        and isinstance(teacher.get("recipe"), dict)
-    ):
-        raise ValueError(f"its 'spec.teacher' is {teacher!r:.40}, and no model with a recipe")
-    if record["test"] is None and not record["diverged"]:
-        raise ValueError("it has no test metric")
-    for name, curve in record["curves"].items():
-        if not isinstance(curve, list) or not all(
-            isinstance(each, _NUMBER_OR_NONE) for each in curve
-        ):
-            raise ValueError(f"its curve '{name}' is no list of numbers")
-
-
 def default_path() -> Path:
     r"""Returns the store used when none is named: :obj:`$BITGNN_STORE`, else
     :obj:`bitgnn-results.sqlite` in the current folder.
@@ -215,6 +144,18 @@ class Store:
             found = self._db.execute(query, values).fetchall()
         return [self._read(key, text) for key, text in found]
 
+    def damaged(self, key: Any, problem: object) -> ValueError:
+        r"""Returns the error for a record that cannot be used.
+
+        Args:
+            key (str): Its key.
+            problem (object): Why.
+        """
+        return ValueError(
+            f"'{self.path}' holds a damaged record, '{key!s:.12}' ({problem}): fetch the store "
+            f"anew, or delete the record (DELETE FROM runs WHERE key = '{key}') and run again"
+        )
+
     def close(self) -> None:
         r"""Closes the file; closing twice does nothing."""
         self._db.close()
@@ -256,14 +197,12 @@ class Store:
     def _read(self, key: Any, text: Any) -> dict[str, Any]:
         try:
             record: dict[str, Any] = json.loads(text)
-            check_record(record)
-            if record["key"] != key:
-                raise ValueError("it is another run's")
+            if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
+                raise ValueError("it lacks 'spec'")
+            if record.get("key") != key:
+                raise ValueError("its 'key' is another one")
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"'{self.path}' holds a damaged record, '{key!s:.12}' ({error}): fetch the store "
-                f"anew, or delete the record (DELETE FROM runs WHERE key = '{key}') and run again"
-            ) from None
+            raise self.damaged(key, error) from None
         return record
 
     def _open(self) -> None:

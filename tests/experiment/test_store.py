@@ -287,42 +287,20 @@ def damage(path, change):
     db.close()
 
 
-def without(text, *names):
+def without(text, name):
     record = json.loads(text)
-    place = record
-    for name in names[:-1]:
-        place = place[name]
-    del place[names[-1]]
+    del record[name]
     return json.dumps(record)
 
 
 DAMAGES = {
     "no JSON": (lambda text: text[: len(text) // 2], "delimiter|Unterminated|Expecting"),
-    "a list": (lambda text: "[1]", "it lacks 'key'"),
-    "a number": (lambda text: 7, "it lacks 'key'"),
-    "another key": (lambda text: text.replace('"key":"', '"key":"0', 1), "another run's"),
-    "no test": (lambda text: without(text, "test"), "it lacks 'test'"),
-    "no cost": (lambda text: without(text, "cost"), "it lacks 'cost'"),
-    "no curves": (lambda text: without(text, "curves"), "it lacks 'curves'"),
-    "no passport": (lambda text: without(text, "passport"), "it lacks 'passport'"),
-    "no seed": (lambda text: without(text, "spec", "seed"), r"it lacks 'spec\.seed'"),
-    "a field too many": (
-        lambda text: text.replace('"seed":', '"age":1,"seed":'),
-        "its 'spec' has a field 'age'",
-    ),
-    "a text for a number": (
-        lambda text: json.dumps({**json.loads(text), "test": "high"}),
-        "its 'test' is 'high'",
-    ),
-    "a teacher without a recipe": (
-        lambda text: text.replace('"teacher":null', '"teacher":{"model":"gcn"}'),
-        r"its 'spec\.teacher' is",
-    ),
+    "a list": (lambda text: "[1]", "it lacks 'spec'"),
+    "a number": (lambda text: 7, "it lacks 'spec'"),
+    "no spec": (lambda text: without(text, "spec"), "it lacks 'spec'"),
+    "no key": (lambda text: without(text, "key"), "its 'key' is another one"),
+    "another key": (lambda text: text.replace('"key":"', '"key":"0', 1), "is another one"),
     "lists in lists": (lambda text: "[" * 100_000, "recursion"),
-    "no result": (
-        lambda text: json.dumps({**json.loads(text), "test": None}),
-        "it has no test metric",
-    ),
 }
 
 
