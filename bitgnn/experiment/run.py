@@ -16,6 +16,7 @@ from bitgnn.experiment.cost import Cost, cost, share_of_zeros, weight_bytes
 from bitgnn.experiment.passport import passport
 from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.teachers import TeacherRun, load_teacher, save_teacher, share_teacher
+from bitgnn.kernels import vouch
 from bitgnn.quant import QuantConfig
 from bitgnn.training import FitResult, Recipe, Teacher, build_model, fit
 from bitgnn.training.batches import build_batches
@@ -208,7 +209,9 @@ def open_task(name: str, root: str | Path | None = None, split: str | None = Non
 
 @lru_cache(maxsize=8)
 def _opened(name: str, root: str | Path | None, split: str) -> Task:
-    return task(name, root, split)
+    t = task(name, root, split)
+    vouch(t.data.x)  # A process trains many models on it, and none writes to it.
+    return t
 
 
 def check_device(device: str | torch.device) -> torch.device:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bitgnn.kernels import reference
 from bitgnn.kernels.dropout import dropout
-from bitgnn.kernels.memo import Memo
+from bitgnn.kernels.memo import Memo, vouch
 from bitgnn.kernels.second_order import creates_graph
 from bitgnn.kernels.sparse import bag_product, csr_matrix, transposition, with_values
 
@@ -122,6 +122,7 @@ def _side_by_side(adj_t: Tensor, heads: slice) -> Tensor:
     copies = _copies(adj_t)
     if count not in copies:
         copies[count] = _block_diagonal(adj_t, count)
+        vouch(copies[count])
     return copies[count]
 
 

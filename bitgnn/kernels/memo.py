@@ -1,5 +1,6 @@
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 from weakref import ref
 
 import torch
@@ -10,13 +11,22 @@ from bitgnn.quant.straight_through import is_transformed
 
 T = TypeVar("T")
 
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+
+# The promises that the content of a memory does not change unseen, and one copy of the content of
+# each other memory of which something is remembered.
+_PROMISES: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_COPIES: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_OWN = object()  # The promise for what this package has computed and hands to nobody.
+
 
 class Fingerprint:
-    r"""Tells whether tensors are the same memory with the same content as those seen before:
-    equal fingerprints mean equal content.
+    r"""Tells whether tensors are the same memory with the same autograd version as those seen
+    before.
 
     What bypasses autograd's version counter, such as writing through :obj:`x.data` or a NumPy
-    view, is not seen.
+    view, is not seen: only together with :func:`promises` or a comparison of contents do equal
+    fingerprints mean equal content.
 
     Args:
         *tensors (torch.Tensor): The tensors, dense or sparse matrices.
@@ -45,9 +55,83 @@ class Fingerprint:
     __hash__ = None  # type: ignore[assignment]
 
 
+class static_inputs:
+    r"""A promise that nothing rewrites tensors behind autograd's back while the context is
+    entered: no NumPy array that shares their memory, and no :obj:`x.data`. What layers compute of
+    them alone, such as the integers of input features or how to transpose an adjacency matrix, is
+    then computed once, and not checked. Changes that autograd sees (:obj:`x.add_(1)`) are allowed.
+
+    >>> with static_inputs(x, adj_t):
+    ...     for epoch in range(100):
+    ...         train(model, x, adj_t)
+
+    It may be entered several times; the promise then covers the time in between, too.
+
+    Args:
+        *tensors (torch.Tensor): Input features and adjacency matrices, dense or sparse.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._memory = [each for x in tensors for each in _memory(x)]
+        self._token = object()
+        self._before: list[list[object | None]] = []
+
+    def __enter__(self) -> "static_inputs":
+        self._before.append([_PROMISES.get(each) for each in self._memory])
+        for each in self._memory:
+            _PROMISES[each] = self._token
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for each, before in zip(self._memory, self._before.pop(), strict=True):
+            if before is None:
+                _PROMISES.pop(each, None)
+            else:
+                _PROMISES[each] = before
+
+
+def vouch(x: Tensor) -> None:
+    r"""Promises for good that nothing rewrites the memory of a tensor unseen: for what this
+    package has computed and hands to nobody.
+
+    Args:
+        x (torch.Tensor): The tensor, dense or a sparse matrix.
+    """
+    for each in _memory(x):
+        _PROMISES[each] = _OWN
+
+
+def promises(*tensors: Tensor) -> list[object] | None:
+    r"""Returns what vouches for the content of tensors (:class:`static_inputs`), or :obj:`None`
+    if anything may rewrite one of them. Content for which the same vouches is the same.
+
+    Args:
+        *tensors (torch.Tensor): The tensors, dense or sparse matrices.
+    """
+    found = [_PROMISES.get(each) for x in tensors for each in _memory(x)]
+    return None if None in found else found
+
+
+@dataclass(frozen=True)
+class _Kept(Generic[T]):
+    fingerprint: Fingerprint
+    promises: list[object] | None
+    copies: list[Tensor] | None
+    value: T
+
+    def serves(self, x: Tensor) -> bool:
+        if self.fingerprint != Fingerprint(x):
+            return False
+        if self.promises is not None:
+            return self.promises == promises(x)
+        assert self.copies is not None
+        return all(map(_same, self.copies, _parts(x)))
+
+
 class Memo(Generic[T]):
     r"""Computes something of a tensor once, and remembers it until the tensor changes or its
-    memory is freed.
+    memory is freed. Unless :class:`static_inputs` vouches for it, the content is compared with a
+    copy, number by number, each time; without copies nothing is remembered then.
 
     Aliases of a tensor, such as :obj:`x.detach()`, are the same memory. Of several views of one
     memory only the last one is remembered.
@@ -55,10 +139,11 @@ class Memo(Generic[T]):
     Args:
         compute (Callable): What depends on the tensor's content alone, and does not hold its
             memory itself.
+        copies (bool, optional): Whether to keep a copy to compare with. (default: :obj:`True`)
     """
 
-    def __init__(self, compute: Callable[[Tensor], T]) -> None:
-        self._compute = compute
+    def __init__(self, compute: Callable[[Tensor], T], copies: bool = True) -> None:
+        self._compute, self._copies = compute, copies
         self._kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def __call__(self, x: Tensor) -> T:
@@ -71,13 +156,45 @@ class Memo(Generic[T]):
         # transform of torch lives no longer than the transform.
         if x.is_inference() or is_transformed():
             return self._compute(x)
-        memory, fingerprint = _parts(x)[-1].untyped_storage(), Fingerprint(x)
-        kept = self._kept.get(memory)
-        if kept is None or kept[0] != fingerprint:
+        if not self._copies and promises(x) is None:
+            return self._compute(x)
+        memory = _parts(x)[-1].untyped_storage()
+        kept: _Kept[T] | None = self._kept.get(memory)
+        if kept is None or not kept.serves(x):
             # What is computed in evaluation serves training, too.
             with torch.inference_mode(False), torch.no_grad():
-                kept = self._kept[memory] = (fingerprint, self._compute(x))
-        return kept[1]
+                vouched = promises(x)
+                copies = None if vouched is not None else [_copy(part) for part in _parts(x)]
+                kept = _Kept(Fingerprint(x), vouched, copies, self._compute(x))
+                _own(kept.value, _memory(x))
+            self._kept[memory] = kept
+        return kept.value
+
+
+def _own(value: Any, but: list[Any]) -> None:
+    """Vouches for the tensors of a result, but not for memory that they share."""
+    if isinstance(value, Tensor):
+        for each in _memory(value):
+            if not any(each is other for other in but):
+                _PROMISES[each] = _OWN
+    elif isinstance(value, tuple):
+        for each in value:
+            _own(each, but)
+
+
+def _copy(part: Tensor) -> Tensor:
+    """A copy of a dense tensor, of which there is one for all memos."""
+    memory, layout = part.untyped_storage(), _layout(part)
+    kept = _COPIES.get(memory)
+    if kept is None or kept[0] != layout or not _same(kept[1], part):
+        kept = _COPIES[memory] = (layout, part.detach().clone())
+    return kept[1]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether tensors have the same bits."""
+    integers = INTEGERS.get(a.element_size())
+    return integers is not None and torch.equal(a.view(integers), b.detach().view(integers))
 
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
@@ -85,6 +202,11 @@ def _parts(x: Tensor) -> tuple[Tensor, ...]:
     if x.layout == torch.sparse_csr:
         return x.crow_indices(), x.col_indices(), x.values()
     return (x,) if x.layout == torch.strided else ()
+
+
+def _memory(x: Tensor) -> list[Any]:
+    """What stands for the memory of a tensor."""
+    return [part.untyped_storage() for part in _parts(x)] or [x]
 
 
 def _layout(x: Tensor) -> tuple[object, ...]:

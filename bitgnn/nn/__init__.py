@@ -1,5 +1,6 @@
 """Ternary layers and models for PyTorch Geometric."""
 
+from bitgnn.kernels import static_inputs
 from bitgnn.nn.conv import BitGATConv, BitGCNConv, BitSAGEConv, BitSGConv
 from bitgnn.nn.convert import convert, set_strength
 from bitgnn.nn.embedding_bag import BitEmbeddingBag
@@ -25,4 +26,5 @@ __all__ = [
     "convert",
     "layerwise_inference",
     "set_strength",
+    "static_inputs",
 ]

@@ -4,7 +4,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from bitgnn.kernels import Fingerprint
+from bitgnn.kernels import Fingerprint, promises
 from bitgnn.quant.straight_through import is_transformed
 
 T = TypeVar("T")
@@ -14,16 +14,16 @@ class StaticMemo(Generic[T]):
     r"""Computes something of a tensor, and of a static tensor only once.
 
     In full-batch training a layer sees the same input features in every step.
-    A tensor that needs no gradient and that comes a second time, unchanged
-    (the same memory and the same autograd version), is taken for static: what
-    was computed of it is kept until the tensor changes or is freed. What
-    bypasses autograd's version counter, such as writing through
-    :obj:`x.data` or a NumPy view between two training steps, is not seen.
-    Outside training nothing new is kept.
+    A tensor that :class:`bitgnn.nn.static_inputs` vouches for, that needs no
+    gradient and that comes a second time, unchanged (the same memory and the
+    same autograd version), is static: what was computed of it is kept until
+    the tensor changes or is freed. Outside training nothing new is kept, and
+    nothing at all under hooks for saved tensors, as in activation
+    checkpointing: a forward that is run again saves the same tensors.
     """
 
     def __init__(self) -> None:
-        self._seen: Fingerprint | None = None
+        self._seen: tuple[Fingerprint, list[object]] | None = None
         self._kept: T | None = None
 
     def __call__(
@@ -65,12 +65,15 @@ class StaticMemo(Generic[T]):
         tensors = (x,) if beside is None else (x, beside)
         if torch.compiler.is_compiling() or is_transformed() or any(map(_changes, tensors)):
             return None
-        fingerprint = Fingerprint(*tensors)
-        seen_before = fingerprint == self._seen
+        vouched = promises(*tensors)
+        if vouched is None or _saves_elsewhere():
+            return None
+        seen = Fingerprint(*tensors), vouched
+        seen_before = seen == self._seen
         if seen_before and self._kept is not None:
             return self._kept
         if training and torch.is_grad_enabled():
-            self._seen, self._kept = fingerprint, (compute(x) if seen_before else None)
+            self._seen, self._kept = seen, (compute(x) if seen_before else None)
             return self._kept
         return None
 
@@ -81,6 +84,11 @@ class StaticMemo(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StaticMemo, ()
+
+
+def _saves_elsewhere() -> bool:
+    """Whether hooks take what is saved for the backward pass."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def _changes(x: Tensor) -> bool:

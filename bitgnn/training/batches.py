@@ -25,7 +25,7 @@ from torch_geometric.nn import MLP
 from torch_geometric.utils import sort_edge_index
 
 from bitgnn.data import Split, Task
-from bitgnn.nn import BitSGC, layerwise_inference
+from bitgnn.nn import BitSGC, layerwise_inference, static_inputs
 from bitgnn.training.distributed import ALONE, Group
 from bitgnn.training.inputs import edges_for, model_inputs, normalize_features
 from bitgnn.training.order import Order
@@ -119,13 +119,16 @@ class WholeGraph:
     ) -> None:
         self.model = model
         self.x, *self.graph = model_inputs(model, t, recipe, device)
+        self.static = static_inputs(self.x, *self.graph)  # Nothing here writes to them.
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        yield Batch(self.x, tuple(self.graph))
+        with self.static:
+            yield Batch(self.x, tuple(self.graph))
 
     @torch.no_grad()
     def logits(self) -> Tensor:
-        return self.model.eval()(self.x, *self.graph)
+        with self.static:
+            return self.model.eval()(self.x, *self.graph)
 
 
 class Rows:

@@ -159,5 +159,5 @@ def _sparse_features(norm: str, x: Tensor) -> Tensor | None:
     return x.to_sparse_csr() if is_sparse(x) else None
 
 
-# A process trains many models on a data set: its features are converted once.
-SPARSE = {norm: Memo(partial(_sparse_features, norm)) for norm in FEATURE_NORMS}
+# A process trains many models on a data set: its features, if they are static, are converted once.
+SPARSE = {norm: Memo(partial(_sparse_features, norm), copies=False) for norm in FEATURE_NORMS}

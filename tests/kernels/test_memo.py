@@ -4,7 +4,8 @@ import weakref
 import pytest
 import torch
 
-from bitgnn.kernels import Fingerprint, Memo
+from bitgnn.kernels import Fingerprint, Memo, static_inputs
+from bitgnn.kernels import memo as memo_module
 from bitgnn.kernels.sparse import csr_matrix
 
 
@@ -122,3 +123,95 @@ def test_fingerprint_outlives_its_tensor():
     del x
     gc.collect()
     assert before != Fingerprint(torch.ones(2))
+
+
+def write(tensor, how, value):
+    if how == "numpy":
+        tensor.numpy().flat[0] = value
+    else:
+        tensor.data.view(-1)[0] = value
+
+
+@pytest.mark.parametrize("how", ["numpy", "data"])
+def test_change_behind_autograds_back_is_seen(x, double, how):
+    memo = Memo(double)
+    memo(x)
+    write(x if x.layout == torch.strided else x.values(), how, 7.0)
+    assert torch.equal(memo(x), x.to_dense() * 2)
+    assert double.calls == 2
+
+
+@pytest.mark.parametrize("part", ["crow_indices", "col_indices"])
+def test_change_of_indices_behind_autograds_back_is_seen(double, part):
+    x = csr_matrix(torch.tensor([0, 1, 1]), torch.tensor([0]), torch.tensor([5.0]), (2, 2))
+    memo = Memo(double)
+    memo(x)
+    if part == "crow_indices":
+        x.crow_indices().numpy()[1] = 0
+    else:
+        x.col_indices().numpy()[0] = 1
+    assert memo(x).tolist() == (x.to_dense() * 2).tolist()
+    assert double.calls == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.0])
+def test_content_is_compared_bit_by_bit(double, value):
+    x = torch.tensor([value])
+    memo = Memo(double)
+    memo(x), memo(x)
+    assert double.calls == 1
+    x.numpy()[0] = 0.0
+    memo(x)
+    assert double.calls == 2
+
+
+def test_nothing_is_compared_or_copied_that_is_vouched_for(x, double, monkeypatch):
+    def fail(*args):
+        raise AssertionError
+
+    memo = Memo(double)
+    monkeypatch.setattr(memo_module, "_same", fail)
+    monkeypatch.setattr(memo_module, "_copy", fail)
+    with static_inputs(x):
+        memo(x), memo(x)
+    assert double.calls == 1
+
+
+def test_content_after_a_promise_is_not_trusted(x, double):
+    memo = Memo(double)
+    with static_inputs(x):
+        memo(x)
+    write(x if x.layout == torch.strided else x.values(), "numpy", 7.0)
+    assert torch.equal(memo(x), x.to_dense() * 2)
+    write(x if x.layout == torch.strided else x.values(), "numpy", 8.0)
+    with static_inputs(x):
+        assert torch.equal(memo(x), x.to_dense() * 2)
+
+
+def test_results_are_vouched_for_but_not_what_they_share(x):
+    double = Memo(lambda x: x * 2)
+    if x.layout == torch.sparse_csr:
+        double = Memo(
+            lambda x: csr_matrix(x.crow_indices(), x.col_indices(), x.values() * 2, x.shape)
+        )
+    assert memo_module.promises(double(x)) is None or x.layout == torch.strided
+    parts = memo_module._memory(double(x))
+    assert parts[-1] in memo_module._PROMISES and not any(
+        each in memo_module._PROMISES for each in memo_module._memory(x)
+    )
+
+
+def test_one_copy_for_all_memos(x, double):
+    first, second = Memo(double), Memo(double)
+    first(x), second(x)
+    (kept,), (other,) = first._kept.values(), second._kept.values()
+    assert all(a is b for a, b in zip(kept.copies, other.copies, strict=True))
+
+
+def test_without_copies_only_what_is_vouched_for_is_remembered(x, double):
+    memo = Memo(double, copies=False)
+    memo(x), memo(x)
+    assert double.calls == 2
+    with static_inputs(x):
+        memo(x), memo(x)
+    assert double.calls == 3

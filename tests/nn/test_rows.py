@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from bitgnn.kernels import vouch
 from bitgnn.nn import rows as rows_module
 from bitgnn.nn.rows import RowQuantizer
 from bitgnn.quant import QuantConfig, dequantize_rows, quantize_rows
@@ -32,6 +33,7 @@ def calls(monkeypatch):
 
 
 def call(rows, method, x):
+    vouch(x)
     return getattr(rows, method)(x, training=True)
 
 
@@ -168,6 +170,7 @@ def test_changed_rows_are_quantized_again(method, calls):
 def test_strength_below_one_uses_what_is_kept(method, calls):
     x = torch.randn(4, 8)
     rows = RowQuantizer(b158)
+    vouch(x)
     for step in range(5):
         strength = step / 4
         out, _ = rows.rescaled(x, strength, training=True)

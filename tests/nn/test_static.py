@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 
+from bitgnn.kernels import static_inputs, vouch
 from bitgnn.nn.static import StaticMemo
 
 
@@ -26,6 +27,7 @@ def compute():
 
 
 def train(memo, x, compute, steps=5, training=True):
+    vouch(x)
     for _ in range(steps):
         out = memo(x, compute, training)
         assert torch.equal(out, x.detach().to_dense().double() * 2)
@@ -119,6 +121,7 @@ def test_another_part_of_the_same_shape_is_seen(compute):
 @pytest.mark.parametrize("alias", [torch.detach, torch.Tensor.view_as, lambda x: x[:]])
 def test_alias_of_the_same_tensor_hits(alias, compute):
     x = torch.randn(4, 3)
+    vouch(x)
     memo = StaticMemo()
     for _ in range(5):
         args = (x, x) if alias is torch.Tensor.view_as else (x,)
@@ -209,6 +212,8 @@ def test_copies_start_afresh(duplicate, compute):
 @features
 def test_what_lies_beside_counts_too(x, compute):
     memo, beside = StaticMemo(), torch.ones(2)
+    vouch(x)
+    vouch(beside)
     for _ in range(4):
         memo(x, compute, True, beside)
     assert compute.calls == 2
@@ -217,7 +222,9 @@ def test_what_lies_beside_counts_too(x, compute):
         memo(x, compute, True, beside)
     assert compute.calls == 4
     for _ in range(3):
-        memo(x, compute, True, torch.ones(2))
+        other = torch.ones(2)
+        vouch(other)
+        memo(x, compute, True, other)
     assert compute.calls == 7
 
 
@@ -230,7 +237,50 @@ def test_nothing_is_kept_beside_a_tensor_that_needs_a_gradient(compute):
 
 def test_csr_alias_hits(compute):
     x = torch.randn(4, 3).to_sparse_csr()
+    vouch(x)
     memo = StaticMemo()
     for _ in range(5):
         memo(x.detach(), compute, True)
     assert compute.calls == 2
+
+
+@features
+def test_nothing_is_kept_of_what_nothing_vouches_for(x, compute):
+    x, memo = x.clone(), StaticMemo()
+    for _ in range(5):
+        memo(x, compute, True)
+    assert compute.calls == 5
+
+
+@features
+def test_a_promise_ends_with_its_context(x, compute):
+    x, memo = x.clone(), StaticMemo()
+    static = static_inputs(x)
+    for _ in range(5):  # The same promise, entered several times.
+        with static:
+            memo(x, compute, True)
+    assert compute.calls == 2
+    memo(x, compute, True)
+    assert compute.calls == 3
+    with static_inputs(x):  # Another promise knows nothing of the time between the two.
+        memo(x, compute, True)
+    assert compute.calls == 4
+
+
+def test_promises_within_promises(compute):
+    x, memo = torch.randn(4, 3), StaticMemo()
+    with static_inputs(x):
+        memo(x, compute, True)
+        with static_inputs(x):
+            pass
+        memo(x, compute, True)
+        memo(x, compute, True)
+    assert compute.calls == 2
+    assert memo.kept(x, compute, True) is None
+
+
+def test_nothing_is_kept_under_hooks_for_saved_tensors(compute):
+    x, memo = torch.randn(4, 3), StaticMemo()
+    train(memo, x, compute)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        assert memo.kept(x, compute, True) is None

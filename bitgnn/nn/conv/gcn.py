@@ -1,10 +1,11 @@
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch_geometric.nn import GCNConv, MessagePassing
 from torch_geometric.typing import Adj
 
-from bitgnn.kernels import spmm
+from bitgnn.kernels import spmm, vouch
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
@@ -59,4 +60,12 @@ class BitGCNConv(GCNConv):
         quantize_children(self, self.quant)
 
     def message_and_aggregate(self, adj_t: Adj, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            self._vouch(adj_t)
         return spmm(adj_t, x, reduce=self.aggr)
+
+    @torch.jit.unused
+    def _vouch(self, adj_t: Adj) -> None:
+        # With self-loops, the normalized matrix shares no memory with the caller's.
+        if adj_t is self._cached_adj_t and self.add_self_loops and isinstance(adj_t, Tensor):
+            vouch(adj_t)
