@@ -78,7 +78,7 @@ fuzz: $(SANITIZED)/.built
 sanitize: $(SANITIZED)/.built
 	for isa in $(ISAS); do \
 	    echo "== $$isa"; \
-	    $(SANITIZER) BITGNN_ISA=$$isa $(BIN)/python -m pytest -p tests.library tests/kernels \
+	    $(SANITIZER) BITGNN_ISA=$$isa $(BIN)/python -m pytest -s -p tests.library tests/kernels \
 	        tests/packed $(PYTEST_ARGS) || exit 1; \
 	done
 
