@@ -8,7 +8,7 @@ from bitgnn.kernels import native, native_attention
 from bitgnn.kernels.attention_torch import TorchAttention, differentiable_gradients, targets
 from bitgnn.kernels.memo import Memo
 from bitgnn.kernels.second_order import creates_graph
-from bitgnn.kernels.sparse import csr_matrix, transposition
+from bitgnn.kernels.sparse import check_operand, check_sparse, csr_matrix, transposition
 
 
 def graph_attention(
@@ -71,6 +71,7 @@ def graph_attention(
     )
     if applies and is_sound(adj_t):
         return _NativeAttention.apply(*operands, adj_t, negative_slope, p)
+    check_operand(adj_t, "edge_index")
     return TorchAttention.apply(*operands, adj_t, negative_slope, p)
 
 
@@ -89,12 +90,8 @@ def check_shapes(adj_t: Tensor, x: Tensor, score_src: Tensor, score_dst: Tensor)
 @Memo
 def is_sound(adj_t: Tensor) -> bool:
     """Whether the native kernel, which looks at nothing twice, may have the matrix."""
-    col, size = adj_t.col_indices(), adj_t.size(1)
-    if col.numel() > 0 and not 0 <= int(col.min()) <= int(col.max()) < size:
-        raise ValueError(
-            f"A matrix of shape {tuple(adj_t.shape)} has columns from 0 to {size - 1} (got "
-            f"{int(col.min())} to {int(col.max())})"
-        )
+    check_sparse(adj_t, "edge_index")
+    col = adj_t.col_indices()
     return col.dtype == torch.int64 and col.numel() < 2**31
 
 
@@ -153,6 +150,7 @@ def with_self_loops(adj_t: Tensor) -> Tensor:
     Args:
         adj_t (torch.Tensor): The matrix (CSR).
     """
+    check_sparse(adj_t, "edge_index")
     size = adj_t.size(0)
     row, col = targets(adj_t), adj_t.col_indices()
     others, nodes = row != col, torch.arange(size)

@@ -3,7 +3,7 @@ from torch import Tensor
 
 from bitgnn import quant
 from bitgnn.kernels import native, row_ops
-from bitgnn.kernels.sparse import with_values
+from bitgnn.kernels.sparse import check_operand, with_values
 from bitgnn.quant import QuantConfig
 
 PAYS = 2**17  # Numbers of rows: what torch.compile makes of fewer takes no longer than a call.
@@ -20,6 +20,7 @@ def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
         As in :func:`bitgnn.quant.quantize_rows`.
     """
     x = x.detach()
+    check_operand(x, "x")
     bounds = *config.activation_range, config.eps
     if x.layout == torch.sparse_csr and native.applies(x.values()):
         offsets = x.crow_indices().long()

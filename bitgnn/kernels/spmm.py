@@ -6,6 +6,7 @@ from torch_geometric.typing import Adj
 from bitgnn.kernels.memo import Memo
 from bitgnn.kernels.sparse import (
     PAYS,
+    check_operand,
     from_scipy,
     is_fast,
     sparse_product,
@@ -32,14 +33,19 @@ def spmm(adj_t: Adj, x: Tensor, reduce: str = "sum") -> Tensor:
           differ from zero
     """
     # TorchScript knows no sparse layouts; a nested `if` keeps them out of its sight.
-    if not torch.jit.is_scripting():  # noqa: SIM102
+    if not torch.jit.is_scripting():
         if isinstance(adj_t, Tensor) and is_fast(adj_t) and reduce in ("sum", "add", "mean"):
             return _fast(adj_t, x, reduce)
+        if isinstance(adj_t, Tensor):
+            check_operand(adj_t, "edge_index")
     return torch_geometric.utils.spmm(adj_t, x, reduce)
 
 
 @torch.jit.unused
 def _fast(adj_t: Tensor, x: Tensor, reduce: str) -> Tensor:
+    if reduce == "mean" or x.layout != torch.strided:
+        check_operand(adj_t, "edge_index")
+        check_operand(x, "x")
     if x.dtype in (torch.float16, torch.bfloat16):  # Sums over neighbors are those of 32 bits.
         return _fast(adj_t, x.float(), reduce).to(x.dtype)
     matrix = mean_matrix(adj_t) if reduce == "mean" else adj_t

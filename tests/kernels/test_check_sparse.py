@@ -1,0 +1,105 @@
+"""Indices of sparse matrices, which torch trusts, are checked before layers read them."""
+
+import pytest
+import torch
+
+from bitgnn.kernels import native
+from bitgnn.kernels.sparse import check_operand, check_sparse
+from bitgnn.nn import BitGAT, BitGATConv, BitGCN, BitGraphSAGE, BitLinear, BitSAGEConv
+
+SIZE = 6
+PARTS = {
+    "csr": (torch.sparse_csr_tensor, lambda x: (x.crow_indices(), x.col_indices())),
+    "csc": (torch.sparse_csc_tensor, lambda x: (x.ccol_indices(), x.row_indices())),
+    "coo": (
+        lambda row, col, *rest, **how: torch.sparse_coo_tensor(
+            torch.stack([row, col]), *rest, **how
+        ),
+        lambda x: x.indices().unbind(),
+    ),
+}
+
+
+def damaged(layout, part, place, value):
+    """The identity, one of whose indices is another; :obj:`None` if it is that index."""
+    make, parts_of = PARTS[layout]
+    good = getattr(torch.eye(SIZE), f"to_sparse_{layout}")()
+    parts = [each.clone() for each in parts_of(good)]
+    if parts[part][place] == value:
+        return None
+    parts[part][place] = value
+    return make(*parts, torch.ones(SIZE), (SIZE, SIZE), check_invariants=False)
+
+
+DAMAGED = [
+    (layout, part, place, value)
+    for layout in PARTS
+    for part in (0, 1)
+    for place in (0, 2, -1)
+    for value in (-(2**63), -1, SIZE, 2**63 - 1)
+    if damaged(layout, part, place, value) is not None
+]
+
+
+@pytest.mark.parametrize("use_native", [True, False])
+@pytest.mark.parametrize("layout", PARTS)
+def test_every_wrong_index_is_refused(layout, use_native, monkeypatch):
+    if not use_native:
+        monkeypatch.setattr(native, "enabled", lambda: False)
+    for case in DAMAGED:
+        if case[0] == layout:
+            with pytest.raises(ValueError, match="'x' is a (sparse )?matrix of shape .6, 6."):
+                check_sparse(damaged(*case), "x")
+    for shape in [(0, 0), (0, 3), (3, 0), (1, 1), (5, 9)]:
+        for x in (torch.zeros(shape), torch.ones(shape)):
+            check_sparse(getattr(x, f"to_sparse_{layout}")(), "x")
+
+
+def test_parts_of_other_sizes_are_refused():
+    crow, col, values = torch.tensor([0, 1, 2]), torch.tensor([0, 1]), torch.ones(2)
+    for parts in ((crow[:2], col, values), (crow, col[:1], values), (crow, col, values[:1])):
+        x = torch.sparse_csr_tensor(*parts, (2, 2), check_invariants=False)
+        with pytest.raises(ValueError, match="'x' is a sparse matrix of shape .2, 2."):
+            check_sparse(x, "x")
+
+
+LAYERS = {
+    "linear": lambda: BitLinear(SIZE, 3),
+    "32-bit linear": lambda: BitLinear(SIZE, 3, quant=None),
+    "gcn": lambda: BitGCN(SIZE, 4, 2, 3),
+    "sage": lambda: BitGraphSAGE(SIZE, 4, 2, 3),
+    "sage, max": lambda: BitSAGEConv(SIZE, 3, aggr="max"),
+    "gat": lambda: BitGAT(SIZE, 4, 2, 3),
+    "gat, no self-loops": lambda: BitGATConv(SIZE, 3, add_self_loops=False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:Converting sparse tensor")
+@pytest.mark.parametrize("layout", ["csr", "coo"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_refuse_wrong_indices(layer, layout):
+    torch.manual_seed(12)
+    model, edges = LAYERS[layer](), torch.tensor([[0, 1], [1, 2]])
+    for training in (True, False):
+        model.train(training)
+        for case in DAMAGED:
+            if case[0] != layout:
+                continue
+            if layer != "gat" and "sage" not in layer:
+                inputs = (damaged(*case),) if "linear" in layer else (damaged(*case), edges)
+                with pytest.raises((ValueError, RuntimeError, IndexError)):
+                    model(*inputs)
+            if "linear" not in layer:
+                with pytest.raises((ValueError, RuntimeError, IndexError)):
+                    model(torch.eye(SIZE), damaged(*case))
+
+
+def test_indices_that_are_rewritten_unseen_are_refused():
+    x, layer = torch.eye(SIZE).to_sparse_csr(), BitLinear(SIZE, 3)
+    for _ in range(3):
+        layer(x).sum().backward()
+    x.col_indices().numpy()[0] = 9
+    with pytest.raises(ValueError, match="its columns are from 1 to 9"):
+        layer(x)
+    with pytest.raises(ValueError, match="'x' is a sparse matrix of shape .6, 6. with 6 values"):
+        check_operand(x, "x")
