@@ -1,3 +1,8 @@
+import subprocess
+import sys
+import threading
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -6,6 +11,8 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_self_loops, remove_self_loops, to_dense_adj
 
 from bitgnn.kernels import native as kernels
+from bitgnn.nn import BitGCN, BitGraphSAGE
+from bitgnn.packed import pack
 from bitgnn.packed.graph import PreparedGraph, prepare
 from bitgnn.packed.program import Edges
 
@@ -140,3 +147,139 @@ def test_several_types_of_edges():
         prepare({"to": forth})
     with pytest.raises(ValueError, match="none has weights: leave 'edge_weight'"):
         prepare({("a", "to", "b"): forth}, edge_weight=torch.ones(2))
+
+
+KEPT = [Edges(), Edges("gcn", self_loops=True), Edges(self_loops=True), Edges(weighted=True)]
+
+
+@pytest.mark.parametrize("form", ["edges", "weights", "csr", "coo"])
+@pytest.mark.parametrize("kind", KEPT, ids=str)
+def test_a_graph_stays_what_it_was_prepared_from(kind, form):
+    torch.manual_seed(12)
+    edges, weight = torch.randint(9, (2, 30)), torch.rand(30)
+    matrix = torch.rand(9, 9).mul_(torch.rand(9, 9) < 0.4)
+    sparse = getattr(matrix, f"to_sparse_{form}")() if form in ("csr", "coo") else None
+    given = {"edges": (edges, 9), "weights": (edges, 9, weight)}.get(form, (sparse, 9))
+    expected = prepare(*given).matrix(kind).to_dense()
+    graph = prepare(*given)
+    for tensor in (edges, weight):
+        tensor.fill_(1_000_000)
+    if sparse is not None:
+        sparse.values().fill_(7.0)
+        indices = [sparse.col_indices()] if form == "csr" else [sparse.indices()]
+        indices[0].fill_(1_000_000)
+    if kernels.enabled():
+        graph.native(kind)
+        rows = graph._native[kind][1]
+        assert int(rows.col[: int(rows.crow[-1])].max()) < 9
+    assert torch.equal(graph.matrix(kind).to_dense(), expected)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 2, 3), (2, 1, 0, 3), (3, 1, 2, 0)])
+@pytest.mark.parametrize("loops", [False, True])
+def test_forms_in_any_order(order, loops):
+    # The edges that GCN sums over stand for those of the graph from then on.
+    torch.manual_seed(12)
+    edges = torch.randint(9, (2, 40))
+    edges = edges if loops else edges[:, edges[0] != edges[1]]
+    graph = prepare(edges, 9)
+    for place in order:
+        if kernels.enabled():
+            graph.native(KEPT[place])
+    for kind in KEPT:
+        expected = prepare(edges, 9).matrix(kind).to_dense()
+        assert torch.equal(graph.matrix(kind).to_dense(), expected)
+        if kernels.enabled():
+            rows = graph._native[kind][1]
+            alone = PreparedGraph(edges, 9, copy=False)
+            alone.native(kind)
+            other, count = alone._native[kind][1], int(rows.crow[-1])
+            assert torch.equal(rows.crow, other.crow)
+            assert torch.equal(rows.col[:count], other.col[:count])
+
+
+def test_edges_take_four_bytes_each():
+    edges = torch.randint(50, (2, 10_000))
+    edges = edges[:, edges[0] != edges[1]]
+    graph = prepare(edges, 50)
+    for kind in KEPT[:3] if kernels.enabled() else ():
+        graph.native(kind)
+    rows = [graph._rows, *(made[1] for made in graph._native.values())]
+    pieces = {row.memory.data_ptr(): row.memory.nbytes for row in rows}
+    # What the graph itself needs is part of what a layer sums over.
+    assert (
+        graph._rows.memory.data_ptr()
+        in {made[1].memory.data_ptr() for made in graph._native.values()}
+        or not kernels.enabled()
+    )
+    assert sum(pieces.values()) <= len(pieces) * (4 * edges.size(1) + 16 * 51)
+
+
+@pytest.mark.skipif(not kernels.enabled(), reason="There are no native kernels")
+@pytest.mark.parametrize("wrong", [-(2**63), -1, 5, 2**31, 2**32 + 1, 2**63 - 1])
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize("kind", [*KEPT, Edges("gcn", weighted=True)], ids=str)
+def test_a_node_that_there_is_not(kind, end, wrong):
+    edges = torch.tensor([[0, 1, 4, 2], [1, 2, 3, 2]])
+    edges[end, 2] = wrong
+    with pytest.raises(ValueError, match="counted from 0|more than num_nodes=5"):
+        prepare(edges, 5)
+    borrowed = PreparedGraph(edges, 5, torch.ones(4), copy=False)
+    with pytest.raises(ValueError, match="counted from 0|more than num_nodes=5"):
+        borrowed.native(kind)
+    with pytest.raises(ValueError, match="counted from 0|more than num_nodes=5"):
+        borrowed.matrix(kind)
+
+
+def rewrite() -> None:
+    """Sorts edges that another thread rewrites meanwhile, also to nodes that there are not."""
+    torch.manual_seed(12)
+    torch.set_num_threads(1)
+    x, edges = torch.randn(3000, 16), torch.randint(3000, (2, 60_000))
+    packed = [pack(build(16, 8, 2, 4).eval()) for build in (BitGCN, BitGraphSAGE)]
+    stop, refused = threading.Event(), 0
+
+    def write() -> None:
+        while not stop.is_set():
+            for low, high in ((0, 3000), (0, 10**9), (-(10**9), 3000)):
+                edges.random_(low, high)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for turn in range(120):
+        try:
+            packed[turn % 2](x, edges if turn % 3 else prepare(edges, 3000))
+        except ValueError:
+            refused += 1
+    stop.set()
+    writer.join()
+    assert refused > 0
+
+
+@pytest.mark.skipif(not kernels.enabled(), reason="There are no native kernels")
+def test_edges_that_another_thread_writes():
+    ended = subprocess.run(
+        [sys.executable, "-c", f"from {__name__} import rewrite; rewrite()"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_numbers_of_nodes():
+    edges = torch.tensor([[0, 1], [1, 2]])
+    for number in (5, torch.tensor(5), np.int32(5)):
+        assert prepare(edges, number).num_nodes == 5
+    for wrong in (5.0, "5", True, torch.tensor(5.5), [5]):
+        with pytest.raises(TypeError, match="'num_nodes' must be an integer"):
+            prepare(edges, wrong)
+    with pytest.raises(ValueError, match="must be from 0 to 2147483647 .got 2147483648"):
+        prepare(edges, 2**31)
+
+
+def test_integers_of_every_size():
+    for dtype in (torch.int8, torch.uint8, torch.int16, torch.int32):
+        edges = torch.tensor([[0, 1], [1, 2]], dtype=dtype)
+        assert torch.equal(
+            prepare(edges, 3).matrix(Edges()).to_dense(),
+            prepare(edges.long(), 3).matrix(Edges()).to_dense(),
+        )
