@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.typing import Adj
 
-from bitgnn.kernels.sparse import csr_matrix
+from bitgnn.kernels.sparse import check_sparse, csr_matrix
 
 CHUNK = 2**24  # Edges that are looked at together.
 
@@ -90,7 +90,7 @@ class EdgesByTarget:
     """
 
     def __init__(self, edge_index: Adj, num_nodes: int, edge_weight: Tensor | None = None) -> None:
-        self.num_nodes = num_nodes
+        self.num_nodes, self.is_matrix = num_nodes, False
         self._normalizations: dict[tuple[bool, float], Tensor] = {}
         if isinstance(edge_index, Tensor) and edge_index.layout == torch.sparse_csr:
             if edge_weight is not None:
@@ -102,8 +102,10 @@ class EdgesByTarget:
                     f"The adjacency matrix has one row and column a row of 'x', {num_nodes} (got "
                     f"shape {tuple(edge_index.shape)})"
                 )
+            self.is_matrix = True
             self.crow, self.col = edge_index.crow_indices(), edge_index.col_indices()
             _check_nodes(self.col, num_nodes)
+            check_sparse(edge_index, "edge_index")
             values = edge_index.values()
             self.weight = None if bool((values == 1).all()) else values
             return
@@ -127,17 +129,18 @@ class EdgesByTarget:
 
         Args:
             targets (Range): The targets.
-            loops (bool, optional): If set to :obj:`True`, each target has exactly one edge to
-                itself, its last. (default: :obj:`False`)
+            loops (bool, optional): If set to :obj:`True`, each target gets an edge to itself, its
+                last, in place of those that it has. (default: :obj:`False`)
             fill (float, optional): The weight of this edge where the graph has none; that of one
-                which is there is kept. (default: :obj:`None`, 1 for all)
+                which is there is kept. In a matrix, where PyG's normalization adds such edges,
+                those of the graph stay. (default: :obj:`None`, 1 for all)
         """
         crow = self.crow[targets.start : targets.stop + 1]
         first, last = int(crow[0]), int(crow[-1])
         col, crow = self.col[first:last].long(), (crow - first).long()
         weight = None if self.weight is None else self.weight[first:last]
         block = Block(targets, crow, col, weight)
-        return _with_loops(block, fill) if loops else block
+        return _with_loops(block, fill, self.is_matrix and fill is not None) if loops else block
 
     def normalization(self, batch_size: int, loops: bool, fill: float) -> Tensor:
         r"""Returns :math:`\mathbf{\hat{D}}^{-1/2}`, a number a node, which is computed once.
@@ -161,13 +164,15 @@ class EdgesByTarget:
         return self._normalizations[loops, fill]
 
 
-def _with_loops(block: Block, fill: float | None) -> Block:
+def _with_loops(block: Block, fill: float | None, adds: bool) -> Block:
     (start, stop), crow, col, weight = block
+    if adds and weight is None and fill != 1.0:
+        weight = torch.ones(col.shape)
     nodes = torch.arange(start, stop)
     row = nodes.repeat_interleave(crow.diff())
     own = None if weight is None else weight.new_full((len(nodes),), 1.0 if fill is None else fill)
     same = row == col
-    if bool(same.any()):
+    if not adds and bool(same.any()):
         if own is not None and weight is not None and fill is not None:
             own[row[same] - start] = weight[same]
         others = ~same

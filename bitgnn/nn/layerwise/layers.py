@@ -80,8 +80,9 @@ class Propagation(Layer):
         self.lin, self.bias = lin, bias
         normalize = getattr(conv, "normalize", True)
         self.loops = normalize and conv.add_self_loops
-        # Without weights PyG fills with 1, `improved` or not.
-        improved = getattr(conv, "improved", False) and graph.weight is not None
+        # Of edges without weights, unless they are a matrix, PyG fills with 1, `improved` or not.
+        has_weights = graph.weight is not None or graph.is_matrix
+        improved = getattr(conv, "improved", False) and has_weights
         self.fill = 2.0 if improved else 1.0
         self.factor: Tensor | None = None
         if normalize:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch_geometric import EdgeIndex
 from torch_geometric.nn import (
     GAT,
     GCN,
@@ -163,10 +164,8 @@ def test_weights_of_edges(improved, graph):
     x, edges = graph[0], graph[1].unique(dim=1)
     weight = torch.rand(edges.size(1)) + 0.1
     model = BitGCN(WIDTH, 16, 2, 5, improved=improved)
-    found, _ = assert_same(model, x, edges, weight)
-    matrix = to_torch_csr_tensor(edges.flip(0), weight, size=NODES)
-    again = layerwise_inference(model, x, matrix, batch_size=7)
-    torch.testing.assert_close(again, found)
+    assert_same(model, x, edges, weight)
+    assert_same(model, x, to_torch_csr_tensor(edges.flip(0), weight, size=NODES))
     assert_same(BitSGC(WIDTH, 5), x, edges, weight)
 
 
@@ -365,3 +364,30 @@ def test_memory_is_what_the_formula_says(tmp_path):
     assert found["files"] <= found["rest"] + spare
     assert found["memory"] <= found["kept"] + found["rest"] + spare
     assert found["memory"] > found["kept"] / 2  # else it measures something else
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("improved", [True, False])
+@pytest.mark.parametrize("build", [BitGCN, GCN])
+def test_self_loops_of_a_matrix(build, improved, weighted):
+    torch.manual_seed(12)
+    matrix = torch.rand(9, 9).mul_(torch.rand(9, 9) < 0.4)
+    matrix.fill_diagonal_(0.5)[3, 3] = 0.0
+    matrix = matrix if weighted else (matrix > 0).float()
+    x, model = torch.randn(9, 4), build(4, 8, 2, 3, improved=improved).eval()
+    adj_t = matrix.to_sparse_csr()
+    with torch.no_grad():
+        expected = model(x, adj_t)
+    found = layerwise_inference(model, x, adj_t, batch_size=4)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_edges_of_other_kinds():
+    torch.manual_seed(12)
+    x, edges, model = torch.randn(9, 4), torch.randint(9, (2, 30)), BitGCN(4, 8, 2, 3).eval()
+    expected = layerwise_inference(model, x, edges)
+    assert torch.equal(layerwise_inference(model, x, EdgeIndex(edges)), expected)
+    crow, col = torch.tensor([0, 30, 0, 0, 0, 0, 0, 0, 0, 30]), edges[0]
+    damaged = torch.sparse_csr_tensor(crow, col, torch.ones(30), (9, 9), check_invariants=False)
+    with pytest.raises(ValueError, match="rows do not start in ascending order from 0 to 30"):
+        layerwise_inference(model, x, damaged)
