@@ -4,6 +4,7 @@ import torch
 from torch.nn import Module, Parameter
 from torch_geometric.nn import HeteroLinear, Linear
 
+from bitgnn.nn.altered import alteration
 from bitgnn.nn.fused import reads_weights
 from bitgnn.nn.hetero_linear import BitHeteroLinear
 from bitgnn.nn.linear import BitLinear
@@ -92,21 +93,12 @@ def why_left(model: Module, linear: Module) -> str | None:
         return None
     if type(linear) not in CONVERTIBLE:
         return f"a {type(linear).__name__}, which may do more than a linear map"
-    if not isinstance(linear.weight, Parameter) or _has_hooks(linear):
-        return "its hooks, for example of weight_norm or pruning, would be lost"
+    found = alteration(linear, backward=True)
+    if found is None and not isinstance(linear.weight, Parameter):
+        found = "a weight that is no parameter, for example of weight_norm or pruning"
+    if found is not None:
+        return f"{found}, which would be lost"
     for parent in model.modules():
         if reads_weights(parent) and any(child is linear for child in parent.modules()):
             return f"{type(parent).__name__} reads its weight and never calls it"
     return None
-
-
-def _has_hooks(linear: Module) -> bool:
-    # Lazy layers hold one hook of their own, until they are initialized.
-    own = {getattr(linear, name).id for name in ("_hook", "_initialize_hook") if _has(linear, name)}
-    hooks = {*linear._forward_hooks, *linear._forward_pre_hooks}
-    hooks |= {*linear._backward_hooks, *linear._backward_pre_hooks}
-    return bool(hooks - own)
-
-
-def _has(linear: Module, name: str) -> bool:
-    return getattr(linear, name, None) is not None

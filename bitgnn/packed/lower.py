@@ -9,6 +9,7 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from bitgnn.kernels import Dropout
 from bitgnn.nn import BitGATConv, BitGCNConv, BitLinear, BitSAGEConv, BitSGConv
 from bitgnn.nn.sparse_linear import SparseLinear
 from bitgnn.packed.activations import ACTIVATIONS
@@ -29,7 +30,14 @@ KINDS: dict[type[nn.Module], str] = {  # of activation functions
     nn.Softmax: "softmax",
     nn.LogSoftmax: "log_softmax",
 }
-NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.AlphaDropout)
+NOTHING = (
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+    Dropout,
+)
 
 
 class Unsupported(ValueError):
@@ -126,7 +134,7 @@ def lower(
             f"'{name}', a {type(layer).__name__}, sums over edges between two types of nodes: of "
             "layers that do, only SAGEConv and BitSAGEConv can be packed"
         )
-    if isinstance(layer, NOTHING):
+    if type(layer) in NOTHING:
         return x
     if type(layer) in KINDS:
         kind = KINDS[type(layer)]
@@ -137,6 +145,12 @@ def lower(
 
 def lower_linear(builder: Builder, layer: Any, name: str, x: int, weighted: bool = False) -> int:
     """A linear layer, ternary or not."""
+    if type(layer) not in LINEARS:
+        known = ", ".join(each.__name__ for each in LINEARS)
+        raise Unsupported(
+            f"'{name}' is a {type(layer).__name__}, which may do more than a linear map: what can "
+            f"be packed there is {known}"
+        )
     if isinstance(layer.weight, UninitializedParameter):
         raise Unsupported(f"'{name}' has no sizes yet: call the model once, then pack it")
     quant: QuantConfig | None = getattr(layer, "quant", None)
@@ -248,6 +262,9 @@ def _bias(builder: Builder, bias: Tensor | None, name: str, x: int) -> int:
 
 def _batch_norm(builder: Builder, norm: Any, name: str, x: int, weighted: bool) -> int:
     norm = getattr(norm, "module", norm)  # PyG's holds torch's.
+    kind: Any = type(norm)
+    if kind is not nn.BatchNorm1d:
+        raise Unsupported(f"'{name}' holds a {kind.__name__}, which cannot be packed")
     if norm.running_mean is None:
         raise Unsupported(
             f"'{name}' normalizes with the statistics of each batch, which cannot be packed: "

@@ -10,6 +10,7 @@ import torch
 import torch_geometric.nn as pyg
 from torch import fx, nn
 
+from bitgnn.nn.altered import alteration, global_hook
 from bitgnn.packed.activations import ACTIVATIONS
 from bitgnn.packed.lower import NOTHING, RULES, Builder, Unsupported, lower
 from bitgnn.packed.program import Program
@@ -30,6 +31,7 @@ def trace(model: nn.Module) -> Program:
     Raises:
         ValueError: If a layer or function in it cannot be packed; the error names it.
     """
+    check_unaltered(model)
     with in_evaluation(model):
         alone = Builder()
         weighted = WEIGHTS in inspect.signature(model.forward).parameters
@@ -48,10 +50,58 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
+        _check_modes(model)
         yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def check_unaltered(model: nn.Module) -> None:
+    r"""Refuses a model that does what its layers' types do not say.
+
+    Args:
+        model (torch.nn.Module): The model.
+
+    Raises:
+        ValueError: If a module has a hook, a parametrization or a method of its own, or is in
+            training mode where the model is in evaluation.
+    """
+    found = global_hook()
+    if found is not None:
+        raise Unsupported(f"A packed model would lose {found}: remove it first")
+    for name, module in model.named_modules():
+        found = alteration(module)
+        if found is not None:
+            raise Unsupported(
+                f"{_called(name)}, a {type(module).__name__}, has {found}, which a packed model "
+                "would lose: remove it first (such as by torch.nn.utils.remove_weight_norm, "
+                "prune.remove or parametrize.remove_parametrizations)"
+            )
+    if not model.training:
+        _check_modes(model)
+
+
+def _check_modes(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if module.training and _depends_on_mode(module):
+            raise Unsupported(
+                f"{_called(name)}, a {type(module).__name__}, is in training mode while the model "
+                "is in evaluation; a packed model would be in evaluation as a whole: call "
+                "`model.eval()` first"
+            )
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    if type(module) in NOTHING:
+        return bool(getattr(module, "p", 0.0) > 0.0)
+    if isinstance(module, (nn.BatchNorm1d, pyg.BatchNorm)):
+        return True
+    return isinstance(module, pyg.GATConv) and module.dropout > 0.0
+
+
+def _called(name: str) -> str:
+    return f"'{name}'" if name else "The model"
 
 
 def cannot_be_packed(layer: nn.Module, name: str) -> Unsupported:
@@ -72,9 +122,9 @@ class _Tracer(fx.Tracer):
     """Looks into a module only where there is no rule for it."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        whole = isinstance(m, (pyg.MessagePassing, pyg.JumpingKnowledge))
+        whole = isinstance(m, (pyg.MessagePassing, pyg.JumpingKnowledge, pyg.HeteroLinear))
         whole = whole or type(m).__module__.startswith("torch_geometric.nn.norm")
-        whole = whole or isinstance(m, (*NOTHING, pyg.HeteroLinear)) or type(m) in RULES
+        whole = whole or type(m) in NOTHING or type(m) in RULES
         return whole or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -163,6 +213,8 @@ class Reader:
         name = str(node.target)
         layer = self.model.get_submodule(name)
         if isinstance(layer, pyg.JumpingKnowledge):
+            if type(layer) is not pyg.JumpingKnowledge:
+                raise cannot_be_packed(layer, name)
             return self._jump(layer, name, node)
         given = [*node.args, *node.kwargs.values()]
         found = self._lower(layer, name, given)

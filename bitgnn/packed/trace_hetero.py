@@ -10,7 +10,13 @@ from torch import fx, nn
 
 from bitgnn.packed.lower import RULES, Unsupported, lower
 from bitgnn.packed.program import Program, Relation, types
-from bitgnn.packed.trace import Reader, cannot_be_packed, graph_of, in_evaluation
+from bitgnn.packed.trace import (
+    Reader,
+    cannot_be_packed,
+    check_unaltered,
+    graph_of,
+    in_evaluation,
+)
 
 AGGREGATIONS = ("sum", "mean", "max", "cat")
 COMBINE = (torch.sum, torch.mean, torch.max)  # the values of several relations, in a stack
@@ -35,6 +41,7 @@ def trace_hetero(model: nn.Module, nodes: list[str], relations: list[Relation]) 
                 f"'{name or 'HeteroConv'}' combines edges of several types with "
                 f"aggr={module.aggr!r}: only {', '.join(map(repr, AGGREGATIONS))} can be packed"
             )
+    check_unaltered(model)
     with in_evaluation(model):
         graph = graph_of(_Called(model, nodes, relations), type(model).__name__)
         for node in reversed(graph.nodes):

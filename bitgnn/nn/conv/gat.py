@@ -6,6 +6,7 @@ from torch_geometric.nn import GATConv, MessagePassing
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size
 
 from bitgnn.kernels import graph_attention, is_fast, with_self_loops
+from bitgnn.nn.altered import sends_messages_of
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
@@ -81,7 +82,7 @@ class BitGATConv(GATConv):
             and self.lin is not None
             and self.edge_dim is None
             and (self.aggr, self.flow) == ("add", "source_to_target")
-            and not self.explain
+            and sends_messages_of(self, BitGATConv)
         )
 
     def _attend(self, x: Tensor, adj_t: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch_geometric.nn import GCNConv, MessagePassing
 from torch_geometric.typing import Adj
 
 from bitgnn.kernels import spmm, vouch
+from bitgnn.nn.altered import is_fused
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
@@ -58,6 +59,7 @@ class BitGCNConv(GCNConv):
         super().__init__(in_channels, out_channels, *args, **kwargs)
         self.quant = resolve_quant(quant)
         quantize_children(self, self.quant)
+        self.fuse = is_fused(self, BitGCNConv)
 
     def message_and_aggregate(self, adj_t: Adj, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():

@@ -7,6 +7,7 @@ from torch_geometric.nn import MessagePassing, SAGEConv
 from torch_geometric.typing import Adj, OptPairTensor, Size, SparseTensor
 
 from bitgnn.kernels import spmm
+from bitgnn.nn.altered import is_fused
 from bitgnn.nn.linear import BitLinear
 from bitgnn.nn.rows import RowQuantizer
 from bitgnn.nn.static import StaticMemo
@@ -62,6 +63,7 @@ class BitSAGEConv(SAGEConv):
         super().__init__(in_channels, out_channels, *args, **kwargs)
         self.quant = resolve_quant(quant)
         quantize_children(self, self.quant)
+        self.fuse = is_fused(self, BitSAGEConv)
         self._aggregates: StaticMemo[Tensor] = StaticMemo()
         if self.quant is not None:
             self._rows_l, self._rows_r = RowQuantizer(self.quant), RowQuantizer(self.quant)

@@ -5,6 +5,7 @@ from torch_geometric.nn import MessagePassing, SGConv
 from torch_geometric.typing import Adj
 
 from bitgnn.kernels import spmm
+from bitgnn.nn.altered import is_fused
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
@@ -54,6 +55,7 @@ class BitSGConv(SGConv):
         super().__init__(in_channels, out_channels, *args, **kwargs)
         self.quant = resolve_quant(quant)
         quantize_children(self, self.quant)
+        self.fuse = is_fused(self, BitSGConv)
 
     def message_and_aggregate(self, adj_t: Adj, x: Tensor) -> Tensor:
         return spmm(adj_t, x, reduce=self.aggr)

@@ -8,16 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import Module
-from torch_geometric.nn import MLP, BatchNorm, LayerNorm
+from torch_geometric.nn import MLP, BatchNorm, LayerNorm, MessagePassing
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.typing import Adj
 
+from bitgnn.kernels import Dropout
+from bitgnn.nn.altered import alteration, global_hook
 from bitgnn.nn.layerwise.edges import EdgesByTarget
 from bitgnn.nn.layerwise.layers import SGC, Propagation, layer_of
 from bitgnn.nn.layerwise.passes import Passes, Rows, Step, Tell
 from bitgnn.nn.layerwise.storage import Storage
 from bitgnn.nn.models import BitSGC
 
+DROPOUTS = (nn.Dropout, Dropout, nn.Identity)
 BY_ROW = (nn.Identity, nn.LayerNorm)
 BY_STATISTICS = (BatchNorm, nn.BatchNorm1d)
 
@@ -98,6 +101,7 @@ def _output(
     model: Module, run: Passes, x: Tensor, edge_index: Adj | None, edge_weight: Tensor | None
 ) -> Tensor:
     if isinstance(model, MLP):
+        _check_forward(model, MLP)
         _check_norms(model)
         return run.by_row(type(model).__name__, model, x)
     if edge_index is None:
@@ -106,6 +110,8 @@ def _output(
     if isinstance(model, BasicGNN):
         return _basic_gnn(model, run, graph, x)
     if isinstance(model, BitSGC) or type(model) in SGC:
+        if isinstance(model, BitSGC):
+            _check_forward(model, BitSGC)
         return _sgc(model.conv if isinstance(model, BitSGC) else model, run, graph, x)
     name = type(model).__name__
     layer = layer_of(model, graph, run.batch_size, name, run.device)
@@ -113,10 +119,7 @@ def _output(
 
 
 def _basic_gnn(model: BasicGNN, run: Passes, graph: EdgesByTarget, x: Tensor) -> Tensor:
-    if type(model).forward is not BasicGNN.forward:
-        raise ValueError(
-            f"'{type(model).__name__}' has a forward of its own: call it on the whole graph"
-        )
+    _check_forward(model, BasicGNN)
     _check_norms(model)
     steps: list[Step] = []
     for place, (conv, norm) in enumerate(zip(model.convs, model.norms, strict=True)):
@@ -162,8 +165,43 @@ def _check(model: Module, x: Tensor, batch_size: int) -> None:
         raise TypeError(f"'x' must be a dense matrix, a row for each node (got {found})")
     if model.training:
         raise ValueError("The model is in training mode: call `model.eval()` first")
+    _check_unaltered(model)
     if batch_size < 1:
         raise ValueError(f"'batch_size' must be at least 1 (got {batch_size})")
+
+
+def _check_forward(model: Module, kind: type[Module]) -> None:
+    if type(model).forward is not kind.forward:
+        raise ValueError(
+            f"'{type(model).__name__}' has a forward of its own: call it on the whole graph"
+        )
+
+
+def _check_unaltered(model: Module) -> None:
+    found = global_hook()
+    if found is not None:
+        raise ValueError(f"{found.capitalize()} would see parts of the graph: remove it first")
+    for name, module in model.named_modules():
+        who = f"'{name}', a {type(module).__name__}," if name else f"'{type(module).__name__}'"
+        if module.training:
+            raise ValueError(
+                f"{who} is in training mode while the model is in evaluation: call `model.eval()` "
+                "first, or call the model on the whole graph"
+            )
+        # These are not called, or not with all nodes; others are called for each range of rows.
+        read = module is model or isinstance(module, (MessagePassing, nn.Dropout))
+        found = alteration(module) if read else None
+        if found is not None:
+            raise ValueError(
+                f"{who} has {found}, which would be lost: remove it first, or call the model on "
+                "the whole graph"
+            )
+    dropout = getattr(model, "dropout", None)
+    if isinstance(dropout, Module) and type(dropout) not in DROPOUTS:
+        raise ValueError(
+            f"'dropout' is a {type(dropout).__name__}, which may do more than drop in training: "
+            "call the model on the whole graph"
+        )
 
 
 def _check_norms(model: Module) -> None:
