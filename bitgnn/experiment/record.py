@@ -33,6 +33,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "cost.int_ops": _NUMBER_OR_NONE,
     "cost.float_ops": _NUMBER_OR_NONE,
 }
+_CURVES = {"loss", "val", "test"}  # or none, in a record that was exported
 
 
 def check_record(record: Any) -> None:
@@ -68,6 +69,8 @@ def check_record(record: Any) -> None:
         raise ValueError(f"its 'spec.teacher' is {teacher!r:.40}, and no model with a recipe")
     if record["test"] is None and not record["diverged"]:
         raise ValueError("it has no test metric")
+    if record["curves"] and set(record["curves"]) != _CURVES:
+        raise ValueError(f"its curves are {', '.join(record['curves'])}")
     for name, curve in record["curves"].items():
         if not isinstance(curve, list) or not all(
             isinstance(each, _NUMBER_OR_NONE) for each in curve

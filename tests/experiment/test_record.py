@@ -39,8 +39,9 @@ def test_a_field_that_is_missing(name, record):
         ("cost", [1], r"its 'cost' is \[1\]"),
         ("spec.age", 1, "its 'spec' has a field 'age'"),
         ("spec.teacher", {"model": "gcn"}, "its 'spec.teacher' is"),
-        ("curves", {"val": 1.0}, "its curve 'val' is no list"),
-        ("curves", {"val": ["high"]}, "its curve 'val' is no list"),
+        ("curves", {"val": [1.0]}, "its curves are val"),
+        ("curves", {"loss": [], "test": [], "val": 1.0}, "its curve 'val' is no list"),
+        ("curves", {"loss": [], "test": [], "val": ["high"]}, "its curve 'val' is no list"),
     ],
 )
 def test_a_field_of_another_kind(name, value, problem, record):

@@ -67,6 +67,23 @@ def test_student_is_the_same_whoever_trained_its_teacher(precision, changes, cac
     assert untaught["curves"] != cold["curves"]
 
 
+def test_a_teacher_with_a_flipped_bit_is_trained_again(cache):
+    spec = make_spec("mlp", **STUDENT)
+    expected = execute(spec)
+    [path] = teachers_dir().iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 64]))
+    with pytest.warns(UserWarning, match=rf"^Teacher '{path}' is not used .* trained again$"):
+        assert numbers(execute(spec)) == numbers(expected)
+    assert path.read_bytes()[-1] == content[-1]
+
+
+@pytest.mark.parametrize("device", ["meta", "nowhere", "cuda:99"])
+def test_a_device_that_cannot_be_used(device):
+    with pytest.raises(ValueError, match=f"'{device}'.* use"):
+        check_device(device)
+
+
 def test_what_a_teacher_leaves_is_its_chosen_epoch(cache):
     spec = make_spec("mlp", "fp32", epochs=30)
     record = execute(spec, keep=True)
