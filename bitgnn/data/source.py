@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import aiohttp
 import torch
 import torch_geometric
 from torch import Tensor
@@ -31,9 +30,6 @@ from bitgnn.data.locate import (
     writable,
 )
 from bitgnn.files import temporary_folder
-
-# PyG downloads with urllib or aiohttp, depending on the data set.
-DOWNLOAD_ERRORS = (OSError, asyncio.TimeoutError, HTTPException, aiohttp.ClientError)
 
 CHECKSUM = "checksum"  # The file beside processed files.
 
@@ -92,7 +88,7 @@ class PyGSource:
         if found is None:
             try:
                 self.download()
-            except DOWNLOAD_ERRORS as error:
+            except download_errors() as error:
                 raise not_found(name, files, roots, str(error) or repr(error)) from None
             found = downloads()
         digests = {file.as_posix(): self.digest(found / file) for file in files}
@@ -157,3 +153,13 @@ class PyGSource:
         r"""Fails within seconds where PyG would wait for minutes."""
         with suppress(HTTPError):  # Any answer will do.
             urlopen(Request(self.host, method="HEAD"), timeout=10).close()
+
+
+def download_errors() -> tuple[type[Exception], ...]:
+    r"""Returns the errors of a download, for which PyG uses urllib or aiohttp."""
+    errors: tuple[type[Exception], ...] = (OSError, asyncio.TimeoutError, HTTPException)
+    try:
+        from aiohttp import ClientError  # A dependency of PyG, not of bitgnn.
+    except ImportError:
+        return errors
+    return *errors, ClientError

@@ -85,8 +85,9 @@ def _blended_weight(
 
 
 def _autocasts(x: Tensor) -> bool:
-    kind = x.device.type  # Of the meta device, torch refuses to say.
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    # Of the meta device torch refuses to say; asking whether it would breaks the graphs that older
+    # releases (2.8) compile.
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 def linear_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -5,6 +5,7 @@ standard input whether to download or to update and exits if the answer is no, r
 writes beside them, and cannot load what it wrote itself, since PyTorch loads safely.
 """
 
+import csv
 import sys
 import warnings
 from contextlib import AbstractContextManager, redirect_stdout
@@ -51,12 +52,11 @@ def nodeproppred() -> ModuleType:
 
 
 @lru_cache
-def facts(name: str) -> dict[str, Any]:
+def facts(name: str) -> dict[str, str]:
     r"""Returns what the package's table says of a set."""
-    import pandas as pd
-
     table = Path(str(nodeproppred().__file__)).with_name("master.csv")
-    return pd.read_csv(table, index_col=0, keep_default_na=False)[name].to_dict()
+    with table.open(encoding="utf-8", newline="") as file:
+        return {row[""]: row[name] for row in csv.DictReader(file)}
 
 
 def allowed(types: list[Any]) -> AbstractContextManager[None]:

@@ -222,6 +222,8 @@ def test_flow(case):
     assert torch.allclose(conv(x, EDGE_INDEX.flip(0)), out, atol=1e-6)
 
 
+# As newer releases of torch do by themselves where the graph is to be whole: PyG masks self-loops.
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
 @every_conv
 @pytest.mark.parametrize("quant", PRESETS)
 def test_compile_has_no_graph_break(case, quant):

@@ -156,6 +156,8 @@ def test_learns(name, quant):
     assert (model(x, edge_index).argmax(dim=-1) == y).all()
 
 
+# As newer releases of torch do by themselves where the graph is to be whole: PyG masks self-loops.
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
 @every_model
 @pytest.mark.parametrize("jk", [None, "cat"])
 def test_compile_has_no_graph_break(name, jk):
