@@ -209,13 +209,13 @@ def test_runs_that_do_not_fit(bad):
 
 
 def test_no_null_pointers():
-    layer = Layer()
+    layer, x, out = Layer(), torch.ones(ROWS, K), torch.ones(ROWS, N)
     layer.add()
     with pytest.raises(ValueError, match="no address"):
-        layer.engine.run([(0, 4 * ROWS * K)], [], [native.span(torch.ones(ROWS, N))], [ROWS], 1)
-    for given in ([], [native.span(torch.ones(ROWS, K))] * 2):
+        layer.engine.run([(0, 4 * ROWS * K)], [], [native.span(out)], [ROWS], 1)
+    for given in ([], [native.span(x)] * 2):
         with pytest.raises(ValueError, match=r"an array is missing|too many arrays"):
-            layer.engine.run(given, [], [native.span(torch.ones(ROWS, N))], [ROWS], 1)
+            layer.engine.run(given, [], [native.span(out)], [ROWS], 1)
 
 
 def test_edges_that_do_not_fit():
@@ -226,9 +226,11 @@ def test_edges_that_do_not_fit():
     good, kept = edges()
     layer.run(x, out, [good])
     assert torch.equal(out, torch.full((ROWS, N), float(K))) and kept
-    for bad in ([], [edges(rows=ROWS - 1)[0]], [edges(sources=ROWS + 1)[0]]):
+    (fewer, kept), (others, kept_too) = edges(rows=ROWS - 1), edges(sources=ROWS + 1)
+    for bad in ([], [fewer], [others]):
         with pytest.raises(ValueError, match="bitgnn engine: edges"):
             layer.run(x, out, bad)
+    assert kept and kept_too  # The library keeps no array of edges.
     made = native.library().Edges
     col = torch.zeros(9, dtype=torch.int32)
     for crow in ([0, 2, 1], [1, 2, 3], [0, 1, 9]):
@@ -251,8 +253,8 @@ def test_sparse_features_that_do_not_fit():
         stage.terms = [term]
         engine.add_pass([stage], 0)
         out = torch.empty(rows, N)
-        given = [native.span(torch.tensor(each)) for each in (crow, col)]
-        engine.run([*given, native.span(torch.tensor(values))], [], [native.span(out)], [rows], 1)
+        given = [torch.tensor(each) for each in (crow, col, values)]
+        engine.run([*map(native.span, given)], [], [native.span(out)], [rows], 1)
         return out
 
     with pytest.raises(ValueError, match="bitgnn engine"):
