@@ -284,8 +284,10 @@ def remove_step(steps, rng, tensors):
 
 def repeat_step(steps, rng, tensors):
     step = json.loads(json.dumps(rng.choice(steps)))
+    inputs = step.get("inputs")
+    count = len(inputs) if isinstance(inputs, list) else 1
     for _ in range(rng.choice((1, 2, 40, 400))):
-        steps.append(step | {"inputs": [len(steps)] * len(step.get("inputs") or [0])})
+        steps.append(step | {"inputs": [len(steps)] * count})
 
 
 def add_step(steps, rng, tensors):
@@ -334,7 +336,7 @@ def change_trits(steps, rng, tensors):
 def share(steps, rng, tensors):
     step = rng.choice(steps)
     names = step.get("tensors") or ["weight"]
-    if isinstance(names, list):
+    if isinstance(names, list) and tensors:
         key = rng.choice([*sorted(tensors), "99.weight", 3])
         step["shared"] = {str(rng.choice(names)): key}
 
