@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from weakref import ref
 
 import torch
@@ -101,37 +101,45 @@ def vouch(x: Tensor) -> None:
         _PROMISES[each] = _OWN
 
 
-def promises(*tensors: Tensor) -> list[object] | None:
+def promises(*tensors: Tensor) -> list[object | None] | None:
     r"""Returns what vouches for the content of tensors (:class:`static_inputs`), or :obj:`None`
     if anything may rewrite one of them. Content for which the same vouches is the same.
 
     Args:
         *tensors (torch.Tensor): The tensors, dense or sparse matrices.
     """
-    found = [_PROMISES.get(each) for x in tensors for each in _memory(x)]
+    found = [each for x in tensors for each in _promised(x)]
     return None if None in found else found
+
+
+def _promised(x: Tensor) -> list[object | None]:
+    return [_PROMISES.get(each) for each in _memory(x)]
 
 
 @dataclass(frozen=True)
 class _Kept(Generic[T]):
-    fingerprint: Fingerprint
-    promises: list[object] | None
-    copies: list[Tensor] | None
-    value: T
+    """What was seen of a tensor and, from the second time on, a copy of the parts that nothing
+    vouches for, and the result."""
 
-    def serves(self, x: Tensor) -> bool:
-        if self.fingerprint != Fingerprint(x):
+    fingerprint: Fingerprint
+    promises: list[object | None]
+    copies: list[Tensor | None] | None
+    value: T | None
+
+    def serves(self, x: Tensor, fingerprint: Fingerprint, promises: list[object | None]) -> bool:
+        if self.copies is None or self.promises != promises or self.fingerprint != fingerprint:
             return False
-        if self.promises is not None:
-            return self.promises == promises(x)
-        assert self.copies is not None
-        return all(map(_same, self.copies, _parts(x)))
+        return all(
+            copy is None or _same(copy, part)
+            for copy, part in zip(self.copies, _parts(x), strict=True)
+        )
 
 
 class Memo(Generic[T]):
     r"""Computes something of a tensor once, and remembers it until the tensor changes or its
-    memory is freed. Unless :class:`static_inputs` vouches for it, the content is compared with a
-    copy, number by number, each time; without copies nothing is remembered then.
+    memory is freed. Unless :class:`static_inputs` vouches for it, it is remembered from the second
+    time on, and the content is compared with a copy, bit by bit, each time; without copies nothing
+    is remembered then.
 
     Aliases of a tensor, such as :obj:`x.detach()`, are the same memory. Of several views of one
     memory only the last one is remembered.
@@ -156,30 +164,41 @@ class Memo(Generic[T]):
         # transform of torch lives no longer than the transform.
         if x.is_inference() or is_transformed():
             return self._compute(x)
-        if not self._copies and promises(x) is None:
-            return self._compute(x)
         memory = _parts(x)[-1].untyped_storage()
+        fingerprint, vouched = Fingerprint(x), _promised(x)
         kept: _Kept[T] | None = self._kept.get(memory)
-        if kept is None or not kept.serves(x):
-            # What is computed in evaluation serves training, too.
-            with torch.inference_mode(False), torch.no_grad():
-                vouched = promises(x)
-                copies = None if vouched is not None else [_copy(part) for part in _parts(x)]
-                kept = _Kept(Fingerprint(x), vouched, copies, self._compute(x))
-                _own(kept.value, _memory(x))
-            self._kept[memory] = kept
-        return kept.value
+        if kept is not None and kept.serves(x, fingerprint, vouched):
+            return cast(T, kept.value)
+        # What is seen once, such as a matrix of one training step, is not worth a copy.
+        seen = kept is not None and kept.fingerprint == fingerprint
+        keeps = None not in vouched or (seen and self._copies)
+        # What is computed in evaluation serves training, too.
+        with torch.inference_mode(False), torch.no_grad():
+            value = self._compute(x)
+            own(value, x)
+            copies = [
+                None if vouch is not None else _copy(part)
+                for vouch, part in zip(vouched, _parts(x), strict=True)
+            ] if keeps else None  # fmt: skip
+        self._kept[memory] = _Kept(fingerprint, vouched, copies, value if keeps else None)
+        return value
 
 
-def _own(value: Any, but: list[Any]) -> None:
-    """Vouches for the tensors of a result, but not for memory that they share."""
+def own(value: Any, x: Tensor) -> None:
+    r"""Vouches for the tensors of a result (:func:`vouch`), but not for memory that they share.
+
+    Args:
+        value (Any): The result: a tensor, a tuple of results, or anything else.
+        x (torch.Tensor): The tensor that it was computed of.
+    """
     if isinstance(value, Tensor):
+        shared = _memory(x)
         for each in _memory(value):
-            if not any(each is other for other in but):
+            if not any(each is other for other in shared):
                 _PROMISES[each] = _OWN
     elif isinstance(value, tuple):
         for each in value:
-            _own(each, but)
+            own(each, x)
 
 
 def _copy(part: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from bitgnn.kernels import Fingerprint, promises
+from bitgnn.kernels.memo import own
 from bitgnn.quant.straight_through import is_transformed
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ class StaticMemo(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._seen: tuple[Fingerprint, list[object]] | None = None
+        self._seen: tuple[Fingerprint, list[object | None]] | None = None
         self._kept: T | None = None
 
     def __call__(
@@ -74,6 +75,7 @@ class StaticMemo(Generic[T]):
             return self._kept
         if training and torch.is_grad_enabled():
             self._seen, self._kept = seen, (compute(x) if seen_before else None)
+            own(self._kept, x)
             return self._kept
         return None
 

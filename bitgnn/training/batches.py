@@ -188,7 +188,8 @@ class Parts:
             learned = part.n_id[: getattr(part, "batch_size", None)]
             x = part.x.to(self.device)
             edges = edges_for(self.model, part.edge_index, x.size(0), x.dtype, self.device)
-            yield Batch(x, (edges,), learned.to(self.device))
+            with static_inputs(edges):
+                yield Batch(x, (edges,), learned.to(self.device))
 
     def logits(self) -> Tensor:
         model, device = self.model.eval(), self.device

@@ -4,7 +4,7 @@ import weakref
 import pytest
 import torch
 
-from bitgnn.kernels import Fingerprint, Memo, static_inputs
+from bitgnn.kernels import Fingerprint, Memo, static_inputs, vouch
 from bitgnn.kernels import memo as memo_module
 from bitgnn.kernels.sparse import csr_matrix
 
@@ -31,13 +31,22 @@ def double():
 
 def test_computes_once(x, double):
     memo = Memo(double)
-    for _ in range(3):
-        assert torch.equal(memo(x), x.to_dense() * 2)
+    with static_inputs(x):
+        for _ in range(3):
+            assert torch.equal(memo(x), x.to_dense() * 2)
     assert double.calls == 1
+
+
+def test_computes_twice_what_nothing_vouches_for(x, double):
+    memo = Memo(double)
+    for _ in range(4):
+        assert torch.equal(memo(x), x.to_dense() * 2)
+    assert double.calls == 2
 
 
 def test_alias_is_the_same_memory(x, double):
     memo = Memo(double)
+    vouch(x)
     memo(x)
     assert memo(x.detach()) is memo(x)
     assert double.calls == 1
@@ -70,12 +79,15 @@ def test_another_matrix_with_the_same_values_is_seen(double):
 
 def test_tensors_are_told_apart(x, double):
     memo, other = Memo(double), x.clone()
+    vouch(x)
+    vouch(other)
     assert torch.equal(memo(x), memo(other))
     assert memo(x) is memo(x) and double.calls == 2
 
 
 def test_is_forgotten_with_its_tensor(x, double):
     memo, x = Memo(double), x.clone()
+    vouch(x)
     alive = weakref.ref(memo(x))
     gc.collect()
     assert alive() is not None
@@ -86,6 +98,7 @@ def test_is_forgotten_with_its_tensor(x, double):
 
 def test_what_inference_computes_serves_training(x, double):
     memo = Memo(double)
+    vouch(x)
     with torch.inference_mode():
         kept = memo(x)
     assert memo(x) is kept and not kept.is_inference()
@@ -104,6 +117,7 @@ def test_nothing_is_a_result_too():
     calls = []
     memo = Memo(calls.append)
     x = torch.ones(2)
+    vouch(x)
     assert memo(x) is None and memo(x) is None
     assert len(calls) == 1
 
@@ -158,11 +172,11 @@ def test_change_of_indices_behind_autograds_back_is_seen(double, part):
 def test_content_is_compared_bit_by_bit(double, value):
     x = torch.tensor([value])
     memo = Memo(double)
-    memo(x), memo(x)
-    assert double.calls == 1
+    memo(x), memo(x), memo(x)
+    assert double.calls == 2
     x.numpy()[0] = 0.0
     memo(x)
-    assert double.calls == 2
+    assert double.calls == 3
 
 
 def test_nothing_is_compared_or_copied_that_is_vouched_for(x, double, monkeypatch):
@@ -203,7 +217,7 @@ def test_results_are_vouched_for_but_not_what_they_share(x):
 
 def test_one_copy_for_all_memos(x, double):
     first, second = Memo(double), Memo(double)
-    first(x), second(x)
+    first(x), first(x), second(x), second(x)
     (kept,), (other,) = first._kept.values(), second._kept.values()
     assert all(a is b for a, b in zip(kept.copies, other.copies, strict=True))
 
