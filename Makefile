@@ -5,6 +5,8 @@
 # make soak   packed models on changing graphs from four threads, for SOAK_MINUTES (30)
 # make test-scatter   the tests of layers, and of what samples neighbors, with torch-scatter and
 #                     torch-sparse (compiles them)
+# make test-oldest   the quick part of the tests with the oldest releases that pyproject.toml allows
+# make test-newest   the same with the newest ones there are
 # make fuzz   100,000 damaged packed files, under AddressSanitizer and UBSan (FUZZ_COUNT=N: N of them)
 # make sanitize   the tests of kernels and packed models under both, for each instruction set that this
 #                 processor has (ISAS="avx2 portable": for these)
@@ -23,7 +25,7 @@ ifneq ($(wildcard ../shared/data),)
 export BITGNN_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test test-scatter fuzz sanitize test-arm soak kill lint clean
+.PHONY: demo test test-scatter test-oldest test-newest test-arm fuzz sanitize soak kill lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*.* csrc/isa/*)
@@ -52,6 +54,31 @@ $(VENV)/.scatter: $(VENV)/.installed
 test-scatter: $(VENV)/.scatter
 	$(BIN)/python -c "import torch_scatter, torch_sparse"
 	$(BIN)/python -m pytest $(SAMPLING) $(PYTEST_ARGS)
+
+# What depends on the releases of others: layers, operators, packing and the command line; without
+# what starts processes for minutes. The oldest NumPy has wheels for Python 3.10 and 3.11.
+QUICK := tests/quant tests/nn tests/packed tests/test_dependencies.py \
+         $(addprefix tests/kernels/test_,ops.py row_ops.py attention_ops.py) \
+         $(addprefix tests/cli/test_,app.py streams.py) \
+         -k "not processors and not memory and not nobody"
+
+# The lower bounds of pyproject.toml as constraints, so that what is declared is what is tested.
+.venv-oldest/constraints.txt: pyproject.toml
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	sed -n 's/^ *"\([a-z0-9-]*\)>=\([0-9.]*\)",$$/\1==\2/p' pyproject.toml > $@
+
+.venv-newest/constraints.txt: pyproject.toml
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	touch $@
+
+.venv-%/.installed: .venv-%/constraints.txt CMakeLists.txt $(wildcard csrc/*.* csrc/isa/*)
+	.venv-$*/bin/python -m pip install --quiet --upgrade pip
+	.venv-$*/bin/python -m pip install --quiet --upgrade --constraint $< --editable ".[test]"
+	touch $@
+
+test-oldest test-newest: test-%: .venv-%/.installed
+	.venv-$*/bin/python -m pip list | grep -i "^torch\|^numpy"
+	.venv-$*/bin/python -m pytest $(QUICK) $(PYTEST_ARGS)
 
 # A library that a sanitizer looks on takes long to compile, and lies beside the installed one. Python
 # needs the sanitizer's own library first, and that of C++, whose exceptions it looks on.
@@ -105,4 +132,4 @@ kill: $(VENV)/.installed
 	$(BIN)/python -m tests.kill --kills $(KILLS) $(KILL_ARGS)
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .venv-oldest .venv-newest demo
