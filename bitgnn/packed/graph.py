@@ -221,9 +221,7 @@ class PreparedGraph:
     def _has_doubles(self) -> bool:
         """Whether several values of a sparse matrix are at one place, or were."""
         if self._doubles is None:
-            rows = self._sorted()
-            source = rows.col[: int(rows.crow[-1])]
-            target = torch.arange(self.num_nodes, device="cpu").repeat_interleave(rows.crow.diff())
+            target, source = self._ends(self._sorted())
             place = target * self.num_sources + source
             step = place.diff()
             if bool((step < 0).any()):
@@ -335,15 +333,21 @@ class PreparedGraph:
             rows.weight.copy_(weight)
         return rows
 
+    def _ends(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The target and the source of each edge of the graph."""
+        nodes = torch.arange(self.num_nodes, device="cpu")
+        target = nodes.repeat_interleave(rows.crow.diff())
+        source = rows.col[: target.numel()].long()
+        if not rows.left_out:
+            return target, source
+        stays = torch.ones(target.numel(), dtype=torch.bool, device="cpu")
+        stays[rows.crow[1:] - 1] = False
+        return target[stays], source[stays]
+
     def _build(self, rule: Rule) -> Tensor:
         rows, nodes = self._sorted(), torch.arange(self.num_nodes, device="cpu")
-        count = rows.crow.diff()
-        target, source = nodes.repeat_interleave(count), rows.col[: int(rows.crow[-1])].long()
+        target, source = self._ends(rows)
         weight = rows.weight if rule.weighted else None
-        if rows.left_out:
-            stays = torch.ones(source.numel(), dtype=torch.bool, device="cpu")
-            stays[rows.crow[1:] - 1] = False
-            target, source = target[stays], source[stays]
         if weight is None:
             weight = torch.ones(source.numel(), dtype=torch.float32, device="cpu")
         if rule.loops:

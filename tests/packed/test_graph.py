@@ -11,7 +11,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_self_loops, remove_self_loops, to_dense_adj
 
 from bitgnn.kernels import native as kernels
-from bitgnn.nn import BitGCN, BitGraphSAGE
+from bitgnn.nn import BitGAT, BitGCN, BitGraphSAGE
 from bitgnn.packed import pack
 from bitgnn.packed.graph import PreparedGraph, prepare
 from bitgnn.packed.program import Edges
@@ -283,3 +283,15 @@ def test_integers_of_every_size():
             prepare(edges, 3).matrix(Edges()).to_dense(),
             prepare(edges.long(), 3).matrix(Edges()).to_dense(),
         )
+
+
+def test_one_matrix_for_several_models():
+    torch.manual_seed(12)
+    matrix = (torch.rand(9, 9) < 0.4).float().fill_diagonal_(1.0).to_sparse_csr()
+    x = torch.randn(9, 8)
+    models = [pack(build(8, 16, 2, 4).eval()) for build in (BitGCN, BitGAT, BitGraphSAGE)]
+    expected = [model(x, matrix) for model in models]
+    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
+        graph = prepare(matrix)
+        for place in order:
+            assert torch.equal(models[place](x, graph), expected[place])
