@@ -4,14 +4,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_geometric.typing import WITH_TORCH_SPARSE, SparseTensor
 
+from bitgnn.nn import BitGATConv, BitGCNConv, BitSAGEConv
+from bitgnn.packed import pack, prepare
 from tests.packed.forms import (
     EDGES,
     EQUAL,
     FORMS,
     IN,
     LAYERS,
+    NODES,
     NONE,
+    OUT,
     REFUSED,
     WEIGHT,
     outcome,
@@ -62,3 +67,41 @@ def test_table_has_a_row_for_each_layer():
     lines = table().splitlines()
     assert len(lines) == len(LAYERS) + 2
     assert all(cell in lines[2] + lines[-1] for cell in (EQUAL, NONE, REFUSED))
+
+
+class Stand(SparseTensor):
+    """As much of a :class:`SparseTensor` as is read, where torch-sparse is not installed."""
+
+    def __init__(self, edges, weight, size):
+        self.parts, self.size = (edges[1], edges[0], weight), [size, size]
+
+    def coo(self):
+        return self.parts
+
+    def sizes(self):
+        return self.size
+
+
+@pytest.mark.skipif(WITH_TORCH_SPARSE, reason="The forms above are the real ones")
+def test_sparse_tensors():
+    torch.manual_seed(12)
+    x, loops = torch.randn(NODES, IN), EDGES[0] == EDGES[1]
+    size = {"edge_index": EDGES, "num_nodes": NODES}
+    # `fill_diag` replaces the weights of self-loops, and `set_value(None)` drops those of SAGE.
+    for improved, fill in ((False, 1.0), (True, 2.0)):
+        packed = pack(BitGCNConv(IN, OUT, improved=improved))
+        for weight in (WEIGHT, torch.ones_like(WEIGHT)):
+            replaced = weight.masked_fill(loops, fill)
+            expected = packed(x, prepare(**size, edge_weight=replaced), exact=True)
+            given = None if weight is not WEIGHT else WEIGHT
+            found = packed(x, Stand(EDGES, given, NODES), exact=True)
+            torch.testing.assert_close(found, expected)
+            copied = packed(x, prepare(Stand(EDGES, given, NODES)), exact=True)
+            assert torch.equal(copied, found)
+    for conv in (BitSAGEConv, BitGATConv):
+        packed = pack(conv(IN, OUT))
+        assert torch.equal(packed(x, Stand(EDGES, None, NODES)), packed(x, EDGES))
+        with pytest.raises(ValueError, match="values of the SparseTensor are not all 1"):
+            packed(x, Stand(EDGES, WEIGHT, NODES))
+    with pytest.raises(ValueError, match="more than num_nodes=6"):
+        prepare(Stand(EDGES + 2, None, NODES))
