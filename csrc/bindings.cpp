@@ -174,5 +174,6 @@ NB_MODULE(_native, m) {
                                     numbers<float>(out, times(n, k), "out"), threads);
         },
         free);
+    define_graph(m);
     define_engine(m);
 }

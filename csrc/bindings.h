@@ -3,3 +3,4 @@
 #include <nanobind/nanobind.h>
 
 void define_engine(nanobind::module_& m);
+void define_graph(nanobind::module_& m);

@@ -7,11 +7,8 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
-#include <utility>
-
 #include "bindings.h"
 #include "engine.h"
-#include "graph.h"
 #include "spans.h"
 
 namespace nb = nanobind;
@@ -98,85 +95,9 @@ std::vector<Span> spans(const std::vector<Lent>& lent) {
     return found;
 }
 
-// Edges by target. What `sort_edges` has made is looked at once: rows in their order, and `most`.
-void make_edges(Edges* self, Address crow, Address col, Address weight, Address node,
-                std::int64_t rows, std::int64_t most, std::int64_t sources) {
-    const auto* at = reinterpret_cast<const std::int64_t*>(crow);
-    bool holds = at && rows >= 0 && rows < MOST_ROWS && most >= 0 && sources >= 0 &&
-                 sources < MOST_ROWS && at[0] == 0;
-    for (std::int64_t row = 0; holds && row < rows; ++row) {
-        const std::int64_t count = at[row + 1] - at[row];
-        holds = count >= 0 && count <= most;
-    }
-    holds = holds && (col || at[rows] == 0) && (!node || sources <= rows);
-    if (!holds) throw std::invalid_argument("bitgnn engine: edges are no edges by target");
-    new (self) Edges{at, reinterpret_cast<const std::int32_t*>(col),
-                     reinterpret_cast<const float*>(weight),
-                     reinterpret_cast<const float*>(node), rows, most, sources};
-}
-
-template <class T>
-T* at(Address address) {
-    return reinterpret_cast<T*>(address);
-}
-
-// Edges that are by target already, with columns of 32 or 64 bits.
-template <class Column>
-void define_sort_rows(nb::module_& m, const char* name) {
-    m.def(
-        name,
-        [](Address crow, Address col, Address weight, std::int64_t count, std::int64_t sources,
-           std::int64_t targets, int left_out, bool gcn, int loops, float fill, Address to_crow,
-           Address to_col, Address to_weight, Address to_node, std::int64_t room) {
-            std::int64_t found = 0;
-            const std::int64_t most = sort_edges(
-                EdgeRows<Column>{at<const std::int64_t>(crow), at<const Column>(col),
-                                 at<const float>(weight), count, sources, targets, left_out},
-                {gcn, loops, fill},
-                {at<std::int64_t>(to_crow), at<std::int32_t>(to_col), at<float>(to_weight),
-                 at<float>(to_node), room},
-                found);
-            return std::make_pair(most, found);
-        },
-        nb::call_guard<nb::gil_scoped_release>());
-}
-
-void define_graph(nb::module_& m) {
-    m.def(
-        "sort_edges",
-        [](Address source, Address target, Address weight, std::int64_t count,
-           std::int64_t sources, std::int64_t targets, bool gcn, int loops, float fill,
-           Address to_crow, Address to_col, Address to_weight, Address to_node,
-           std::int64_t room) {
-            std::int64_t found = 0;
-            const std::int64_t most = sort_edges(
-                EdgeList{at<const std::int64_t>(source), at<const std::int64_t>(target),
-                         at<const float>(weight), count, sources, targets},
-                {gcn, loops, fill},
-                {at<std::int64_t>(to_crow), at<std::int32_t>(to_col), at<float>(to_weight),
-                 at<float>(to_node), room},
-                found);
-            return std::make_pair(most, found);
-        },
-        nb::call_guard<nb::gil_scoped_release>());
-    define_sort_rows<std::int32_t>(m, "sort_rows");
-    define_sort_rows<std::int64_t>(m, "sort_wide_rows");
-    m.def(
-        "are_rows",
-        [](Address crow, Address col, std::int64_t rows, std::int64_t columns,
-           std::int64_t count) {
-            return are_rows(at<const std::int64_t>(crow), at<const std::int64_t>(col), rows,
-                            columns, count);
-        },
-        nb::call_guard<nb::gil_scoped_release>());
-}
-
 }  // namespace
 
 void define_engine(nb::module_& m) {
-    nb::class_<Edges> edges(m, "Edges");
-    edges.def("__init__", &make_edges);
-    define_graph(m);
     define_term(m);
     define_stage(m);
     nb::class_<Engine>(m, "Engine")

@@ -36,20 +36,12 @@ Fault by_target(const EdgeRows<Column>& edges, const Each& each) {
     for (std::int64_t i = 0; i < edges.targets; ++i) {
         const std::int64_t end = once(edges.crow + i + 1);
         if (end < begin || end > edges.count) return WRONG_ROWS;
-        for (std::int64_t e = begin; e < end - edges.left_out; ++e) {
+        for (std::int64_t e = begin; e < end; ++e) {
             if (!each(e, i)) return WRONG_NODE;
         }
         begin = end;
     }
     return begin == edges.count ? Fault{} : WRONG_ROWS;
-}
-
-// How many edges there are without those that are left out.
-std::int64_t given(const EdgeList& edges) { return edges.count; }
-
-template <class Column>
-std::int64_t given(const EdgeRows<Column>& edges) {
-    return edges.count - edges.left_out * edges.targets;
 }
 
 std::int64_t source_of(const EdgeList& edges, std::int64_t e) { return once(edges.source + e); }
@@ -80,21 +72,17 @@ void normalize(std::int64_t nodes, const Sorted& sorted) {
 }  // namespace
 
 template <class Edges>
-std::int64_t sort_edges(const Edges& edges, Rule rule, Sorted sorted, std::int64_t& loops) {
+std::int64_t sort_edges(const Edges& edges, Rule rule, Sorted sorted) {
     const std::int64_t nodes = edges.targets;
     if ((rule.gcn || rule.loops) && edges.sources != nodes) return WRONG_NODE;
     const bool drops = rule.loops == REPLACED || rule.loops == KEPT;
     std::int64_t* crow = sorted.crow;
     std::fill(crow, crow + nodes + 1, 0);
-    std::int64_t kept = 0;
-    Fault fault = by_target(edges, [=, &kept](std::int64_t e, std::int64_t target) {
-        const bool keeps = !drops || source_of(edges, e) != target;
-        crow[target + 1] += keeps;
-        kept += keeps;
+    Fault fault = by_target(edges, [=](std::int64_t e, std::int64_t target) {
+        crow[target + 1] += !drops || source_of(edges, e) != target;
         return true;
     });
     if (fault) return fault;
-    loops = given(edges) - kept;
     const std::int64_t at_end = rule.loops != NO_LOOPS;
     std::int64_t most = 0;
     for (std::int64_t i = 0; i < nodes; ++i) {
@@ -136,9 +124,9 @@ std::int64_t sort_edges(const Edges& edges, Rule rule, Sorted sorted, std::int64
     return most;
 }
 
-template std::int64_t sort_edges(const EdgeList&, Rule, Sorted, std::int64_t&);
-template std::int64_t sort_edges(const EdgeRows<std::int32_t>&, Rule, Sorted, std::int64_t&);
-template std::int64_t sort_edges(const EdgeRows<std::int64_t>&, Rule, Sorted, std::int64_t&);
+template std::int64_t sort_edges(const EdgeList&, Rule, Sorted);
+template std::int64_t sort_edges(const EdgeRows<std::int32_t>&, Rule, Sorted);
+template std::int64_t sort_edges(const EdgeRows<std::int64_t>&, Rule, Sorted);
 
 // Where the loader can choose, wider vectors halve the time of a check that each call makes.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)

@@ -12,14 +12,13 @@ struct EdgeList {
     std::int64_t count, sources, targets;
 };
 
-// Edges by target: target i receives from col[crow[i]] to col[crow[i + 1] - 1 - left_out].
+// Edges by target: target i receives from col[crow[i]] to col[crow[i + 1] - 1].
 template <class Column>
 struct EdgeRows {
     const std::int64_t* crow;
     const Column* col;
     const float* weight;
     std::int64_t count, sources, targets;
-    int left_out;  // 1: the last edge of each target is a self-loop that was added to them
 };
 
 // The self-loops of a layer. ADDED come in addition to those of the graph; otherwise each node has
@@ -47,11 +46,11 @@ struct Sorted {
 enum Fault : std::int64_t { WRONG_NODE = -1, WRONG_ROWS = -2, CHANGED = -3 };
 
 // Sorts edges by target; those of a target keep their order, and its self-loop is the last. Returns
-// the number of edges of the target that has most and, in `loops`, how many self-loops of the graph
-// it met. Every index is checked where it is read, since another thread may write to the caller's
-// memory meanwhile: nothing is written out of bounds, and a Fault is returned instead.
+// the number of edges of the target that has most. Every index is checked where it is read, since
+// another thread may write to the caller's memory meanwhile: nothing is written out of bounds, and a
+// Fault is returned instead.
 template <class Edges>
-std::int64_t sort_edges(const Edges& edges, Rule rule, Sorted sorted, std::int64_t& loops);
+std::int64_t sort_edges(const Edges& edges, Rule rule, Sorted sorted);
 
 // Whether the parts of a sparse matrix (CSR) are those of one: crow ascends from 0 to `count`, and
 // columns are at least 0 and below `columns`.

@@ -104,7 +104,7 @@ def _are_rows(crow: Tensor, col: Tensor, rows: int, columns: int, count: int) ->
     if native.enabled() and crow.dtype == col.dtype == torch.int64:
         crow, col = crow.contiguous(), col.contiguous()
         sound: bool = native.library().are_rows(
-            crow.data_ptr(), col.data_ptr(), rows, columns, count
+            native.span(crow), native.span(col), rows, columns, count
         )
         return sound
     ascends = int(crow[0]) == 0 and int(crow[-1]) == count and not bool((crow.diff() < 0).any())

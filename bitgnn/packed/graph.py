@@ -46,7 +46,6 @@ class Rows(NamedTuple):
     room: int  # for so many edges
     weighted: bool = False
     noded: bool = False
-    left_out: int = 0  # 1: the last edge of each target is not one of the graph
 
     @staticmethod
     def empty(targets: int, room: int, weighted: bool, noded: bool) -> "Rows":
@@ -55,13 +54,16 @@ class Rows(NamedTuple):
         memory = torch.empty(size, dtype=torch.int64, device="cpu")
         return Rows(memory, targets, room, weighted, noded)
 
-    def addresses(self) -> tuple[int, int, int, int]:
-        """Where the parts are; 0 for one that there is not."""
-        crow = self.memory.data_ptr()
-        col = crow + 8 * (self.targets + 1)
-        weight = col + 4 * self.room if self.weighted else 0
-        node = col + 4 * self.room * (1 + self.weighted) if self.noded else 0
-        return crow, col, weight, node
+    def edges(self, count: int, weighted: bool) -> tuple[tuple[int, int], ...]:
+        """What the native library reads of edges: where each part is, and its bytes."""
+        crow, size = self.memory.data_ptr(), 8 * (self.targets + 1)
+        col = crow + size
+        weight = (col + 4 * self.room, 4 * count) if weighted and self.weighted else (0, 0)
+        return (crow, size), (col, 4 * count), weight
+
+    def layout(self) -> tuple[tuple[int, int], int, bool, bool]:
+        """What the native library needs to know to find the parts."""
+        return kernels.span(self.memory), self.room, self.weighted, self.noded
 
     @property
     def crow(self) -> Tensor:
@@ -262,21 +264,17 @@ class PreparedGraph:
 
     def _build_native(self, rule: Rule) -> tuple[Any, Rows]:
         rows = self._rows
-        if rows is not None and not (rule.gcn or rule.loops or rows.left_out):
+        if rows is not None and not (rule.gcn or rule.loops):
             made = rows._replace(weighted=rule.weighted)
             most = int(rows.crow.diff().max()) if self.num_nodes else 0
         else:
-            made, most, loops = self._sort(rule)
-            complete = rule.loops == ADDED or (rule.loops != NO_LOOPS and loops == 0)
-            if complete and rows is not None and not rows.weighted and not made.weighted:
-                # All edges of the graph and a loop for each node: the first ones may go.
-                self._rows = made._replace(noded=False, left_out=1)
-        sizes = self.num_nodes, most, self.num_sources
-        return kernels.library().Edges(*made.addresses(), *sizes), made
+            made, most = self._sort(rule)
+        memory, *how = made.layout()
+        sizes = most, self.num_sources
+        return kernels.library().Edges(memory, self.num_nodes, *how, *sizes), made
 
-    def _sort(self, rule: Rule) -> tuple[Rows, int, int]:
-        """Sorts edges natively; also returns the number of edges of the target that has most, and
-        of self-loops that were met."""
+    def _sort(self, rule: Rule) -> tuple[Rows, int]:
+        """Sorts edges natively; also returns the number of edges of the target that has most."""
         sources, targets, count = self.num_sources, self.num_nodes, self.num_edges
         if (rule.gcn or rule.loops) and sources != targets:
             raise ValueError(
@@ -288,27 +286,21 @@ class PreparedGraph:
             made = Rows.empty(targets, room, rule.weighted, rule.gcn and not rule.weighted)
         except RuntimeError as error:
             raise ValueError(f"There is no memory for {targets} nodes and {count} edges") from error
-        how = rule.gcn, rule.loops, rule.fill, *made.addresses(), room
+        how = sources, targets, rule.gcn, rule.loops, rule.fill, *made.layout()
         given, rows, library = self._given, self._rows, kernels.library()
         if given is None:
             assert rows is not None
-            crow, col, weight, _ = rows.addresses()
-            weight, left_out = weight if rule.weighted else 0, rows.left_out
-            stored = count + left_out * targets
-            sort = library.sort_rows
-            most, loops = sort(crow, col, weight, stored, sources, targets, left_out, *how)
+            most = library.sort_rows(*rows.edges(count, rule.weighted), count, *how)
         else:
-            weight = 0 if given.weight is None or not rule.weighted else given.weight.data_ptr()
-            first, source = given.first.data_ptr(), given.source.data_ptr()
+            weight = kernels.span(given.weight if rule.weighted else None)
+            first, source = kernels.span(given.first), kernels.span(given.source)
             if given.by_target:
-                sort = library.sort_wide_rows
-                most, loops = sort(first, source, weight, count, sources, targets, 0, *how)
+                most = library.sort_wide_rows(first, source, weight, count, *how)
             else:
-                sort = library.sort_edges
-                most, loops = sort(source, first, weight, count, sources, targets, *how)
+                most = library.sort_edges(source, first, weight, count, *how)
         if most < 0:
             self._refuse()
-        return made, most, loops
+        return made, most
 
     def _refuse(self) -> None:
         """Says what is wrong with edges that could not be sorted."""
@@ -338,11 +330,7 @@ class PreparedGraph:
         nodes = torch.arange(self.num_nodes, device="cpu")
         target = nodes.repeat_interleave(rows.crow.diff())
         source = rows.col[: target.numel()].long()
-        if not rows.left_out:
-            return target, source
-        stays = torch.ones(target.numel(), dtype=torch.bool, device="cpu")
-        stays[rows.crow[1:] - 1] = False
-        return target[stays], source[stays]
+        return target, source
 
     def _build(self, rule: Rule) -> Tensor:
         rows, nodes = self._sorted(), torch.arange(self.num_nodes, device="cpu")
@@ -379,7 +367,7 @@ class PreparedGraph:
         self._start()
         rows = self._rows
         assert rows is not None
-        count, weighted = self.num_edges + rows.left_out * self.num_nodes, rows.weighted
+        count, weighted = self.num_edges, rows.weighted
         size = rows.targets + 1 + (rows.room * (1 + weighted) + 1) // 2
         fits = rows.targets == self.num_nodes and count <= rows.room
         fits = fits and rows.memory.dtype == torch.int64 and rows.memory.numel() >= size

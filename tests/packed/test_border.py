@@ -47,12 +47,14 @@ class Layer:
         self.engine.run(given, list(edges), wanted, list(rows), threads)
 
 
-def edges(rows=ROWS, sources=ROWS, node=None):
+def edges(rows=ROWS, sources=ROWS, noded=False):
     """A node's edge to itself, for each node."""
     crow, col = torch.arange(rows + 1), torch.arange(rows, dtype=torch.int32)
-    address = 0 if node is None else node.data_ptr()
-    made = native.library().Edges(crow.data_ptr(), col.data_ptr(), 0, address, rows, 1, sources)
-    return made, (crow, col, node)
+    rest = torch.cat([col, torch.ones(rows * noded).view(torch.int32), torch.zeros(2).int()])
+    memory = torch.cat([crow, rest[: rest.numel() // 2 * 2].view(torch.int64)])
+    span = native.span(memory)
+    made = native.library().Edges(span, rows, rows, False, noded, 1, sources)
+    return made, memory
 
 
 def test_what_fits_runs():
@@ -225,20 +227,43 @@ def test_edges_that_do_not_fit():
     x, out = torch.ones(ROWS, K), torch.empty(ROWS, N)
     good, kept = edges()
     layer.run(x, out, [good])
-    assert torch.equal(out, torch.full((ROWS, N), float(K))) and kept
+    assert torch.equal(out, torch.full((ROWS, N), float(K))) and kept.numel()
     (fewer, kept), (others, kept_too) = edges(rows=ROWS - 1), edges(sources=ROWS + 1)
     for bad in ([], [fewer], [others]):
         with pytest.raises(ValueError, match="bitgnn engine: edges"):
             layer.run(x, out, bad)
-    assert kept and kept_too  # The library keeps no array of edges.
+    assert kept.numel() and kept_too.numel()  # The library keeps no array of edges.
     made = native.library().Edges
-    col = torch.zeros(9, dtype=torch.int32)
-    for crow in ([0, 2, 1], [1, 2, 3], [0, 1, 9]):
-        crow = torch.tensor(crow)
+    for crow in ([0, 2, 1], [1, 2, 3], [0, 1, 9], [0, 1, 3]):
+        memory = torch.tensor([*crow, 0])
         with pytest.raises(ValueError, match="edges are no edges"):
-            made(crow.data_ptr(), col.data_ptr(), 0, 0, 2, 2, 2)
-    with pytest.raises(ValueError, match="edges are no edges"):
-        made(0, col.data_ptr(), 0, 0, 2, 2, 2)
+            made(native.span(memory), 2, 2, False, False, 2, 2)
+    memory = torch.tensor([0, 1, 2, 0])
+    made(native.span(memory), 2, 2, False, False, 2, 2)
+    for targets, room, weighted in ((3, 2, False), (2, 3, False), (2, 2, True), (-1, 2, False)):
+        with pytest.raises(ValueError, match="too little memory|too many nodes"):
+            made(native.span(memory), targets, room, weighted, False, 2, 2)
+    with pytest.raises(ValueError, match="has no address"):
+        made((0, memory.nbytes), 2, 2, False, False, 2, 2)
+
+
+def test_sorting_checks_sizes():
+    library, ends = native.library(), torch.tensor([0, 1, 1])
+    memory = torch.empty(3 + 2, dtype=torch.int64)
+    how = 2, 2, False, 0, 1.0
+
+    def sort(source=ends, target=ends, weight=None, count=3, memory=memory, room=3, weighted=False):
+        spans = map(native.span, (source, target, weight))
+        layout = native.span(memory), room, weighted, False
+        return library.sort_edges(*spans, count, *how, *layout)
+
+    assert sort() == 2
+    for bad in (
+        {"count": 4}, {"source": ends[:2]}, {"target": ends[:2]}, {"weight": torch.ones(2)},
+        {"memory": memory[:4]}, {"room": 5}, {"weighted": True}, {"room": -1},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="needed|too little memory|too many nodes"):
+            sort(**bad)
 
 
 def test_sparse_features_that_do_not_fit():
