@@ -292,8 +292,13 @@ def test_sparse_features_that_do_not_fit():
 
 
 def kernel_calls():
-    library = native.library()
-    f32, span = library.f32, native.span
+    library, kept = native.library(), []
+    f32 = library.f32
+
+    def span(tensor):
+        kept.append(tensor)  # as long as the calls below, which have its address
+        return native.span(tensor)
+
     x, out = torch.ones(4, 5), torch.empty(4, 5)
     short, one, crow = torch.ones(4, 4), torch.ones(4, 1), torch.arange(5)
     col, null = torch.arange(4), (0, 0)
@@ -301,7 +306,7 @@ def kernel_calls():
 
     def attention(place, value):
         given = [*good, span(out), span(one), span(one.clone()), 1]
-        return lambda: f32.attention(*given[:place], value, *given[place + 1 :])
+        return lambda: f32.attention(*given[:place], value, *given[place + 1 :]) and kept
 
     return {
         "rows to quantize": lambda: f32.quantize_rows(
