@@ -175,7 +175,8 @@ class Memo(Generic[T]):
         # What is computed in evaluation serves training, too.
         with torch.inference_mode(False), torch.no_grad():
             value = self._compute(x)
-            own(value, x)
+            if keeps:
+                own(value, x)
             copies = [
                 None if vouch is not None else _copy(part)
                 for vouch, part in zip(vouched, _parts(x), strict=True)
