@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import Linear, SAGEConv, to_hetero
 
+from bitgnn.kernels import vouch
 from bitgnn.nn import BitLinear, set_strength
 from bitgnn.nn import rows as rows_module
 from bitgnn.quant import QuantConfig, quantize_rows, quantize_weight
@@ -287,6 +288,7 @@ def test_static_features_are_quantized_once_in_training(monkeypatch):
 
     monkeypatch.setattr(rows_module, "quantize_rows", count)
     lin, x = BitLinear(16, 8), torch.randn(5, 16)
+    vouch(x)
     expected = copy.deepcopy(lin).eval()(x)
     calls.clear()
     for _ in range(5):

@@ -1,10 +1,11 @@
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing, SGConv
 from torch_geometric.typing import Adj
 
-from bitgnn.kernels import spmm
+from bitgnn.kernels import spmm, vouch
 from bitgnn.nn.altered import is_fused
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
@@ -58,4 +59,12 @@ class BitSGConv(SGConv):
         self.fuse = is_fused(self, BitSGConv)
 
     def message_and_aggregate(self, adj_t: Adj, x: Tensor) -> Tensor:
-        return spmm(adj_t, x, reduce=self.aggr)
+        out = spmm(adj_t, x, reduce=self.aggr)
+        if not torch.jit.is_scripting():
+            self._vouch(out)
+        return out
+
+    @torch.jit.unused
+    def _vouch(self, out: Tensor) -> None:
+        if self.cached:  # The layer keeps it to itself.
+            vouch(out)

@@ -5,6 +5,7 @@ import torch
 from torch_geometric.nn import GATConv, GCNConv, SAGEConv, SGConv
 from torch_geometric.utils import remove_self_loops, to_torch_csr_tensor
 
+from bitgnn.kernels import vouch
 from bitgnn.nn import BitGATConv, BitGCNConv, BitSAGEConv, BitSGConv
 from bitgnn.nn.conv import gat
 
@@ -104,6 +105,8 @@ def test_sparse_features_equal_dense_features(case, quant, adj_t):
 def test_aggregates_of_static_features_are_kept_until_something_changes(adj_t):
     conv, _ = build("sage")
     x = torch.randn(N, F_IN)
+    vouch(x)
+    vouch(adj_t)
     for _ in range(3):
         conv(x, adj_t)
     kept = conv._aggregates._kept
