@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitgnn.kernels import attention_torch, graph_attention, with_self_loops, with_values
+from bitgnn.kernels import attention_torch, graph_attention, vouch, with_self_loops, with_values
 
 from .conftest import csr
 
@@ -122,6 +122,7 @@ def test_nan_stays_in_its_neighborhood(matrix):
 @given(csr(square=True))
 def test_with_self_loops(adj_t):
     dense = adj_t.to_dense()
+    vouch(adj_t)
     out = with_self_loops(adj_t)
     dense.fill_diagonal_(1.0)
     assert torch.equal(out.to_dense(), dense)

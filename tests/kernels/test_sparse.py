@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitgnn.kernels import is_fast, sparse, sparse_product, with_values
+from bitgnn.kernels import is_fast, sparse, sparse_product, vouch, with_values
 from bitgnn.kernels.sparse import (
     _in_blocks,
     _transposed,
@@ -110,6 +110,8 @@ def transposed(matrix):
 
 def test_transposition_is_found_out_once_for_all_values(matrix):
     other = with_values(matrix, matrix.values() * 2)
+    vouch(matrix)
+    vouch(other)
     for in_blocks in (False, True):
         assert transposition(matrix, in_blocks) is transposition(other, in_blocks)
     assert torch.equal(transposed(matrix), matrix.to_dense().t())

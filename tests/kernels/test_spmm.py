@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.utils import spmm as pyg_spmm
 
-from bitgnn.kernels import spmm
+from bitgnn.kernels import spmm, vouch
 from bitgnn.kernels.sparse import PAYS
 from bitgnn.kernels.spmm import mean_matrix
 
@@ -58,6 +58,7 @@ def test_columns_of_sparse_features_are_sorted():
 def test_mean_of_a_changed_matrix(matrix):
     x = torch.ones(3, 1)
     assert spmm(matrix, x, "mean").flatten().tolist() == [1.5, 0.0, -3.0, 5.0]
+    vouch(matrix)
     assert mean_matrix(matrix) is mean_matrix(matrix)
     matrix.values().mul_(2)
     assert spmm(matrix, x, "mean").flatten().tolist() == [3.0, 0.0, -6.0, 10.0]
