@@ -68,3 +68,18 @@ def test_who_can_do_nothing_waits_for_a_run_to_end():
     agenda.done(full(0))
     thread.join(timeout=60)
     assert taken == [student(0)]
+
+
+def test_after_a_stop_nothing_is_handed_out():
+    specs = [full(0), student(0), full(1)]
+    agenda = Agenda(specs)
+    assert take(agenda) == specs[0]
+    assert take(agenda) == specs[2]
+    waiting = []
+    thread = threading.Thread(target=lambda: waiting.append(agenda.take()), daemon=True)
+    thread.start()  # The student waits for its teacher.
+    agenda.stop()
+    thread.join(timeout=10)
+    assert waiting == [None]
+    agenda.done(specs[0])
+    assert take(agenda) is None
