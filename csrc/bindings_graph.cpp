@@ -62,13 +62,13 @@ std::int64_t sort_list(const Lent& source, const Lent& target, const Lent& weigh
 
 template <class Column>
 std::int64_t sort_rows(const Lent& crow, const Lent& col, const Lent& weight, std::int64_t count,
-                       std::int64_t sources, std::int64_t targets, bool gcn, int loops, float fill,
+                       bool left_out, std::int64_t sources, std::int64_t targets, bool gcn, int loops, float fill,
                        const Lent& memory, std::int64_t room, bool weighted, bool noded) {
     const Sorted sorted = parts_of(memory, targets, room, weighted, noded);
     const EdgeRows<Column> edges{numbers<const std::int64_t>(crow, targets + 1, "crow"),
                                  numbers<const Column>(col, count, "col"),
                                  optional<const float>(weight, count, "weight"), count, sources,
-                                 targets};
+                                 targets, left_out};
     return sort_edges(edges, {gcn, loops, fill}, sorted);
 }
 

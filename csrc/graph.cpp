@@ -36,7 +36,7 @@ Fault by_target(const EdgeRows<Column>& edges, const Each& each) {
     for (std::int64_t i = 0; i < edges.targets; ++i) {
         const std::int64_t end = once(edges.crow + i + 1);
         if (end < begin || end > edges.count) return WRONG_ROWS;
-        for (std::int64_t e = begin; e < end; ++e) {
+        for (std::int64_t e = begin; e < end - edges.left_out; ++e) {
             if (!each(e, i)) return WRONG_NODE;
         }
         begin = end;

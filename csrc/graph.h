@@ -12,13 +12,14 @@ struct EdgeList {
     std::int64_t count, sources, targets;
 };
 
-// Edges by target: target i receives from col[crow[i]] to col[crow[i + 1] - 1].
+// Edges by target: target i receives from col[crow[i]] to col[crow[i + 1] - 1 - left_out].
 template <class Column>
 struct EdgeRows {
     const std::int64_t* crow;
     const Column* col;
     const float* weight;
     std::int64_t count, sources, targets;
+    int left_out;  // 1: the last edge of each target is a self-loop that was added to the graph
 };
 
 // The self-loops of a layer. ADDED come in addition to those of the graph; otherwise each node has

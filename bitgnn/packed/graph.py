@@ -46,6 +46,7 @@ class Rows(NamedTuple):
     room: int  # for so many edges
     weighted: bool = False
     noded: bool = False
+    left_out: bool = False  # whether the last edge of each target is a self-loop that was added
 
     @staticmethod
     def empty(targets: int, room: int, weighted: bool, noded: bool) -> "Rows":
@@ -264,11 +265,15 @@ class PreparedGraph:
 
     def _build_native(self, rule: Rule) -> tuple[Any, Rows]:
         rows = self._rows
-        if rows is not None and not (rule.gcn or rule.loops):
+        if rows is not None and not (rule.gcn or rule.loops or rows.left_out):
             made = rows._replace(weighted=rule.weighted)
             most = int(rows.crow.diff().max()) if self.num_nodes else 0
         else:
             made, most = self._sort(rule)
+            adds = rows is not None and rule.loops and not (rows.weighted or made.weighted)
+            if adds and int(made.crow[-1]) == self.num_edges + self.num_nodes:
+                # These are all edges of the graph, and more: they take the place of the former.
+                self._rows = made._replace(noded=False, left_out=True)
         memory, *how = made.layout()
         sizes = most, self.num_sources
         return kernels.library().Edges(memory, self.num_nodes, *how, *sizes), made
@@ -290,12 +295,14 @@ class PreparedGraph:
         given, rows, library = self._given, self._rows, kernels.library()
         if given is None:
             assert rows is not None
-            most = library.sort_rows(*rows.edges(count, rule.weighted), count, *how)
+            stored = count + targets * rows.left_out
+            edges = rows.edges(stored, rule.weighted)
+            most = library.sort_rows(*edges, stored, rows.left_out, *how)
         else:
             weight = kernels.span(given.weight if rule.weighted else None)
             first, source = kernels.span(given.first), kernels.span(given.source)
             if given.by_target:
-                most = library.sort_wide_rows(first, source, weight, count, *how)
+                most = library.sort_wide_rows(first, source, weight, count, False, *how)
             else:
                 most = library.sort_edges(source, first, weight, count, *how)
         if most < 0:
@@ -330,7 +337,11 @@ class PreparedGraph:
         nodes = torch.arange(self.num_nodes, device="cpu")
         target = nodes.repeat_interleave(rows.crow.diff())
         source = rows.col[: target.numel()].long()
-        return target, source
+        if not rows.left_out:
+            return target, source
+        stays = torch.ones(target.numel(), dtype=torch.bool, device="cpu")
+        stays[rows.crow[1:] - 1] = False
+        return target[stays], source[stays]
 
     def _build(self, rule: Rule) -> Tensor:
         rows, nodes = self._sorted(), torch.arange(self.num_nodes, device="cpu")
@@ -367,7 +378,7 @@ class PreparedGraph:
         self._start()
         rows = self._rows
         assert rows is not None
-        count, weighted = self.num_edges, rows.weighted
+        count, weighted = self.num_edges + rows.targets * rows.left_out, rows.weighted
         size = rows.targets + 1 + (rows.room * (1 + weighted) + 1) // 2
         fits = rows.targets == self.num_nodes and count <= rows.room
         fits = fits and rows.memory.dtype == torch.int64 and rows.memory.numel() >= size
