@@ -40,8 +40,9 @@ DEMO := Digits $(if $(wildcard $(BITGNN_DATA)/Planetoid/Cora/raw),Cora)
 demo: $(VENV)/.installed
 	$(BIN)/bitgnn compare --dataset $(DEMO) --model gcn sgc mlp --seeds 5 --store demo/results.sqlite --out demo
 
+# In two processes: much of the time of a test is that of commands which it starts.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 SAMPLING := tests/nn $(addprefix tests/training/test_,batches.py checkpoint.py) \
             tests/cli/test_train_distributed.py tests/test_examples.py tests/test_sharded.py

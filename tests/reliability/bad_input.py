@@ -43,7 +43,7 @@ class BadInput:
             # Exactly this type: a KeyError is no LookupError that a reader would expect.
             if type(error) is not self.error:
                 raise
-            return str(error).replace(f"{folder}/", "")
+            return str(error).replace(f"{folder}/", "").replace(str(folder), "folder")
         raise AssertionError(f"{self.where} accepts {self.given}")
 
 

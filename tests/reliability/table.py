@@ -27,6 +27,7 @@ def _row(bad: BadInput) -> str:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         message = bad.message(Path(folder))
+    message = message.encode("utf-8", "backslashreplace").decode()  # Bytes that are no text.
     error = "exit status 2" if bad.error is CommandError else f"`{bad.error.__name__}`"
     cells = f"`{bad.where}`", bad.given, f"{error}: {' '.join(message.split())}"
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -176,7 +176,7 @@ def _packed(side: Side, case: Case, data: Data, num_classes: int) -> Built:
     if case.model == "mlp":
         return Built(lambda: model(x, exact=exact))
     if case.fresh:
-        return Built(lambda: model(x, prepare(data.edge_index, data.num_nodes), exact=exact))
+        return Built(lambda: model(x, data.edge_index, exact=exact))
     graph = prepare(data.edge_index, data.num_nodes)
 
     def once() -> None:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 from bitgnn.data import task
@@ -121,7 +122,7 @@ BAD_INPUTS = [
                                     "--seeds", 10**9, "--store", folder / "s"),
              CommandError, "'seeds' must be at most 100,000 seeds"),
     BadInput("compare(seeds=)", "a range without end",
-             lambda folder: parse_seeds(iter(int, 1)), ValueError, "at most 100,000 seeds"),
+             lambda folder: parse_seeds(count()), ValueError, "at most 100,000 seeds"),
     BadInput("compare()", "more than 100,000 runs",
              lambda folder: build_specs("Digits", ["mlp", "gcn"], 90_000, precision="fp32"),
              ValueError, "at most 100,000 runs"),
