@@ -24,8 +24,6 @@ except ImportError:
 
 DTYPES = (torch.float32, torch.float64)
 SEEDS = 2**63 - 1
-# From torch 2.7 on; before, exported programs have this package's operators.
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 PLAIN = (Tensor, Parameter)  # Others, such as fake tensors, may have no memory.
 
 
@@ -72,7 +70,7 @@ def takes(x: Tensor) -> bool:
         and (torch.compiler.is_compiling() or x.layout == torch.strided)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
-        and not _is_exporting()
+        and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
         and not is_transformed()
     )
