@@ -44,7 +44,17 @@ def plain(x: Any, name: str) -> Tensor:
         x = x.resolve_neg().resolve_conj()
     if x.data_ptr() == 0 and x.numel() > 0:
         raise TypeError(f"'{name}' has no memory (its storage was freed or never made): {REFUSED}")
+    if _end(x) > x.untyped_storage().nbytes():
+        raise ValueError(f"'{name}' reaches beyond its storage, which was made smaller: {REFUSED}")
     return x
+
+
+def _end(x: Tensor) -> int:
+    """The byte of its storage after the last one of a tensor."""
+    if x.numel() == 0:
+        return 0
+    last: int = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return (int(x.storage_offset()) + last + 1) * x.element_size()
 
 
 def _unwrapped(x: Tensor) -> Tensor:

@@ -179,6 +179,7 @@ class _Reader:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
+        self.flat: dict[tuple[str, int], Tensor] = {}  # whatever the shapes that it is given
         self.ternary: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         self.used: set[str] = set()
 
@@ -209,7 +210,10 @@ class _Reader:
         at = key, tuple(shape)
         if at not in self.ternary:
             try:
-                self.ternary[at] = from_trits(self.tensors[key], at[1])
+                count = shape[0] * shape[1]
+                if (key, count) not in self.flat:
+                    self.flat[key, count] = from_trits(self.tensors[key], (count,))
+                self.ternary[at] = self.flat[key, count].view(at[1])
             except ValueError as error:
                 raise ValueError(f"'{name}': {error}") from None
         return self.ternary[at]

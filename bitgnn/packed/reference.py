@@ -1,5 +1,6 @@
 r"""Programs, step by step, in plain torch: the oracle of all other ways to run them."""
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -128,7 +129,7 @@ def _cat(step: Step, graph: Any, *values: Tensor) -> Tensor:
 
 
 def _maximum(step: Step, graph: Any, *values: Tensor) -> Tensor:
-    return torch.stack(values, dim=-1).amax(dim=-1)
+    return reduce(torch.maximum, values)
 
 
 def _pick(step: Step, graph: Any, x: dict[str, Tensor]) -> Tensor:

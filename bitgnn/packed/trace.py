@@ -177,6 +177,7 @@ class Reader:
             elif node.op == "output":
                 result = self._output(node.args[0])
             elif not _is_check(node):
+                self._check_in_place(node)
                 self.values[node] = getattr(self, f"_{node.op}")(node)
         steps = self.builder.steps
         if result != len(steps):
@@ -208,6 +209,19 @@ class Reader:
 
     def _output(self, given: Any) -> int:
         return self._value(given, "the output")
+
+    def _check_in_place(self, node: fx.Node) -> None:
+        """Refuses an operation in place on a value that is read later, which would find the result:
+        a program has no value that changes."""
+        if not _writes(node, self.model) or not isinstance(node.args[0], fx.Node):
+            return
+        users = node.args[0].users
+        later = [user for user in users if user is not node and user not in self.values]
+        if later:
+            raise Unsupported(
+                f"'{node.name}' changes '{node.args[0].name}' in place, which '{later[0].name}' "
+                "reads afterwards: this cannot be packed; do it out of place"
+            )
 
     def _call_module(self, node: fx.Node) -> int:
         name = str(node.target)
@@ -308,6 +322,17 @@ def _bound(
     if unknown or len(node.args) > len(names):
         raise Unsupported(f"'{node.target}' with {sorted(unknown)} cannot be packed")
     return [given.get(name, default) for name, default in zip(names, defaults, strict=True)]
+
+
+def _writes(node: fx.Node, model: nn.Module) -> bool:
+    """Whether a call writes its result to its first argument."""
+    if node.op == "call_module":
+        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
+    if node.op not in ("call_function", "call_method") or not node.args:
+        return False
+    name = getattr(node.target, "__name__", str(node.target))
+    in_place = node.kwargs.get("inplace", False) or any(each is True for each in node.args[1:])
+    return bool(in_place) or node.target is operator.iadd or (name[-1] == "_" != name[-2])
 
 
 def _is_check(node: fx.Node) -> bool:

@@ -12,6 +12,7 @@ from bitgnn.packed.program import Edges, Program, Step, types
 from bitgnn.packed.validate_ops import (
     BY_TYPE,
     MOST_COLUMNS,
+    MOST_INPUTS,
     MOST_STEPS,
     MOST_WIDTH,
     NUMBERS,
@@ -46,6 +47,9 @@ def validate(program: Program) -> None:
     steps = program.steps
     if len(steps) > MOST_STEPS:
         raise ValueError(f"A program has at most {MOST_STEPS} steps (got {len(steps)})")
+    count = sum(len(step.inputs) for step in steps)
+    if count > MOST_INPUTS:
+        raise ValueError(f"The steps of a program read at most {MOST_INPUTS} values (got {count})")
     for place, step in enumerate(steps):
         with at_step(place, step.op, step.name):
             _check_step(place, step)

@@ -15,6 +15,7 @@ from bitgnn.quant.config import ACTIVATION_BITS, WEIGHT_BITS
 
 # Limits of a program, generous for models that somebody trains.
 MOST_STEPS = 2048
+MOST_INPUTS = 16384  # of all steps together
 MOST_WIDTH = 2**18  # columns of a value that a step makes
 MOST_COLUMNS = 2**22  # of all such values
 MOST_HEADS = 2**12

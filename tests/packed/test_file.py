@@ -8,8 +8,10 @@ from torch import nn
 
 from bitgnn import QuantConfig, load, pack
 from bitgnn.nn import BitGCN, BitGraphSAGE, BitLinear
-from bitgnn.packed.file import FORMAT, MOST_HEADER, read_program, write_program
+from bitgnn.packed.file import FORMAT, MOST_HEADER, _steps, read_program, write_program
+from bitgnn.packed.program import Step
 from bitgnn.packed.trace import trace
+from bitgnn.packed.trits import to_trits
 from bitgnn.tensor_file import checksum
 
 
@@ -256,3 +258,27 @@ def test_parameters_of_another_type_become_32_bits(dtype):
     assert {value.dtype for step in program.steps for value in step.tensors.values()} == {
         torch.float32
     }
+
+
+def test_one_weight_of_many_shapes_takes_its_memory_once():
+    values = torch.randint(-1, 2, (64,), dtype=torch.int8)
+    steps = [
+        Step(
+            "linear", (0,), f"lin{n}", {"bits": 1.58, "rescale_bias": False},
+            {"weight": values.view(n, 64 // n), "scale": torch.ones(1)},
+        )
+        for n in (2, 4, 8, 16, 32)
+    ]  # fmt: skip
+    tensors = {"0.weight": to_trits(values), **{f"{k}.scale": torch.ones(1) for k in range(5)}}
+    written = [
+        {
+            "op": step.op, "inputs": [0], "name": step.name, "attrs": dict(step.attrs),
+            "tensors": ["scale", "weight"], "trits": {"weight": list(step.tensors["weight"].shape)},
+            "edges": None, "shared": {"weight": "0.weight"} if place else {},
+        }
+        for place, step in enumerate(steps)
+    ]  # fmt: skip
+    found = _steps(written, tensors)
+    assert len({step.tensors["weight"].data_ptr() for step in found}) == 1
+    for step, expected in zip(found, steps, strict=True):
+        assert torch.equal(step.tensors["weight"], expected.tensors["weight"])

@@ -8,7 +8,14 @@ from bitgnn.packed.plan import plan
 from bitgnn.packed.program import Edges, Program, Step
 from bitgnn.packed.trace import trace
 from bitgnn.packed.validate import infer, validate, widths
-from bitgnn.packed.validate_ops import MOST_COLUMNS, MOST_HEADS, MOST_STEPS, MOST_WIDTH, OPS
+from bitgnn.packed.validate_ops import (
+    MOST_COLUMNS,
+    MOST_HEADS,
+    MOST_INPUTS,
+    MOST_STEPS,
+    MOST_WIDTH,
+    OPS,
+)
 
 
 def program(*steps):
@@ -268,3 +275,10 @@ def test_pack_refuses_what_load_would(monkeypatch):
     monkeypatch.setattr("bitgnn.packed.validate.MOST_STEPS", 3)
     with pytest.raises(ValueError, match="at most 3 steps"):
         pack(BitMLP([4, 4, 4]))
+
+
+def test_a_program_reads_a_limited_number_of_values():
+    steps = [Step("maximum", (0,) * MOST_INPUTS, attrs={})]
+    validate(Program(tuple(steps)))
+    with pytest.raises(ValueError, match=f"read at most {MOST_INPUTS} values"):
+        validate(Program((*steps, Step("unit", (1,), attrs={}))))
