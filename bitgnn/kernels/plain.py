@@ -44,17 +44,22 @@ def plain(x: Any, name: str) -> Tensor:
         x = x.resolve_neg().resolve_conj()
     if x.data_ptr() == 0 and x.numel() > 0:
         raise TypeError(f"'{name}' has no memory (its storage was freed or never made): {REFUSED}")
-    if _end(x) > x.untyped_storage().nbytes():
+    end = int(x.storage_offset()) * x.element_size() + extent(x)
+    if x.numel() > 0 and end > x.untyped_storage().nbytes():
         raise ValueError(f"'{name}' reaches beyond its storage, which was made smaller: {REFUSED}")
     return x
 
 
-def _end(x: Tensor) -> int:
-    """The byte of its storage after the last one of a tensor."""
+def extent(x: Tensor) -> int:
+    r"""Returns the number of bytes from the first number of a tensor to the end of its last one.
+
+    Args:
+        x (torch.Tensor): The tensor, dense.
+    """
     if x.numel() == 0:
         return 0
     last: int = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    return (int(x.storage_offset()) + last + 1) * x.element_size()
+    return (last + 1) * x.element_size()
 
 
 def _unwrapped(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from bitgnn.kernels.plain import plain
+from bitgnn.kernels.plain import extent, plain
 
 MAPS = Path("/proc/self/maps")  # Linux says there what each piece of memory is.
 
@@ -67,7 +67,7 @@ def _is_plain_rows(out: Tensor) -> bool:
 def _meet(a: Tensor, b: Tensor, from_a: int, from_b: int) -> bool:
     """Whether the bytes of two tensors overlap, counted from two places."""
     start_a, start_b = a.data_ptr() - from_a, b.data_ptr() - from_b
-    return start_a < start_b + _bytes(b) and start_b < start_a + _bytes(a)
+    return start_a < start_b + extent(b) and start_b < start_a + extent(a)
 
 
 def _meet_in_file(out: Tensor, there: Mapped | None, other: Tensor) -> bool:
@@ -79,18 +79,13 @@ def _meet_in_file(out: Tensor, there: Mapped | None, other: Tensor) -> bool:
     return _meet(out, other, out.data_ptr() - there.offset, other.data_ptr() - of_other.offset)
 
 
-def _bytes(x: Tensor) -> int:
-    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    return (last + 1) * x.element_size()
-
-
 # Storage by storage, as to read what all memory of a process is takes a millisecond.
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def _mapped(x: Tensor) -> Mapped | None:
     storage = x.untyped_storage()
-    key = x.data_ptr(), _bytes(x)
+    key = x.data_ptr(), extent(x)
     known = _known.get(storage)
     if known is None or known[0] != key:
         known = _known[storage] = (key, _find(*key))
