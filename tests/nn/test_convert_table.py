@@ -58,6 +58,10 @@ def x_dict() -> dict[str, Tensor]:
     return {"v": x(), "w": x()}
 
 
+class Bare(pyg.MessagePassing):
+    """PyG's base class: to build it itself would compile `propagate` for all classes to come."""
+
+
 class Given(nn.Sequential):
     """A network that a convolution is given, to tell its layers from the convolution's own."""
 
@@ -72,7 +76,7 @@ def simple(name: str, *args: Any, **kwargs: Any) -> Callable[[], tuple[Any, ...]
 
 # One line a class: how it is built and what it is called with.
 CASES: dict[str, Callable[[], tuple[Any, ...]]] = {
-    "MessagePassing": lambda: (pyg.MessagePassing(),),
+    "MessagePassing": lambda: (Bare(),),
     "SimpleConv": simple("SimpleConv"),
     "GCNConv": simple("GCNConv", F_IN, F_OUT),
     "ChebConv": simple("ChebConv", F_IN, F_OUT, K=3),
@@ -320,7 +324,7 @@ def _is_given(conv: nn.Module, name: str) -> bool:
 
 
 def why_none(conv: nn.Module) -> str:
-    if type(conv) is pyg.MessagePassing:
+    if type(conv) is Bare:
         return "the base class"
     weights = [f"`{name}`" for name, _ in conv.named_parameters(recurse=False)]
     parts = [
