@@ -2,7 +2,7 @@ r"""From models to programs: what a model does is read off its own ``forward``."
 
 import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,10 @@ from bitgnn.packed.simplify import simplify
 EDGES, WEIGHTS = "edge_index", "edge_weight"
 
 _DROPOUTS = ("dropout", "alpha_dropout", "feature_alpha_dropout")
+_IN_PLACE = (
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv,
+    operator.imod, operator.ipow, operator.imatmul,
+)  # fmt: skip
 
 
 def trace(model: nn.Module) -> Program:
@@ -118,8 +122,27 @@ def cannot_be_packed(layer: nn.Module, name: str) -> Unsupported:
     )
 
 
+class _Value(fx.Proxy):
+    """A value that can be changed in place, which torch.fx would take for a value of its own: of
+    ``x += y``, it sees ``x = x + y``."""
+
+
+def _recorded(target: Callable[..., Any]) -> Callable[..., fx.Proxy]:
+    def method(self: fx.Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", target, (self, other), {})
+
+    return method
+
+
+for _target in _IN_PLACE:
+    setattr(_Value, f"__{_target.__name__}__", _recorded(_target))
+
+
 class _Tracer(fx.Tracer):
     """Looks into a module only where there is no rule for it."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Value(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         whole = isinstance(m, (pyg.MessagePassing, pyg.JumpingKnowledge, pyg.HeteroLinear))
@@ -215,8 +238,15 @@ class Reader:
         a program has no value that changes."""
         if not _writes(node, self.model) or not isinstance(node.args[0], fx.Node):
             return
-        users = node.args[0].users
-        later = [user for user in users if user is not node and user not in self.values]
+        written = self.values[node.args[0]]
+        # Dropout hands on the tensor itself, which then has two names.
+        later = [
+            user
+            for name, value in self.values.items()
+            if type(value) is int and value == written
+            for user in name.users
+            if user is not node and user not in self.values and not _is_check(user)
+        ]
         if later:
             raise Unsupported(
                 f"'{node.name}' changes '{node.args[0].name}' in place, which '{later[0].name}' "
@@ -332,7 +362,7 @@ def _writes(node: fx.Node, model: nn.Module) -> bool:
         return False
     name = getattr(node.target, "__name__", str(node.target))
     in_place = node.kwargs.get("inplace", False) or any(each is True for each in node.args[1:])
-    return bool(in_place) or node.target is operator.iadd or (name[-1] == "_" != name[-2])
+    return bool(in_place) or node.target in _IN_PLACE or (name[-1] == "_" != name[-2])
 
 
 def _is_check(node: fx.Node) -> bool:

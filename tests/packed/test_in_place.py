@@ -28,10 +28,23 @@ def features_then_read(model, x):
     return model.lin(x) + model.lin(y)
 
 
+def added_then_read(model, x):
+    h = z = model.lin(x)
+    z += x
+    return model.lin(h)
+
+
+def dropped_then_read(model, x):
+    h = model.lin(x)
+    z = F.dropout(h, training=False)
+    z.relu_()
+    return model.lin(h)
+
+
 @pytest.mark.parametrize(
     "call",
     [
-        relu_then_read, features_then_read,
+        relu_then_read, features_then_read, added_then_read, dropped_then_read,
         lambda model, x: (lambda h: model.act(h) + h)(model.lin(x)),
         lambda model, x: (lambda h: F.elu(h, inplace=True) + h)(model.lin(x)),
         lambda model, x: (lambda h: F.elu(h, 1.0, True) + h)(model.lin(x)),
@@ -42,9 +55,16 @@ def test_value_that_is_read_after_it_was_changed_in_place_is_refused(call):
         pack(Model(call).eval())
 
 
+def added(model, x):
+    h = model.lin(x)
+    h += model.lin(h)
+    return model.lin(h)
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        added,
         lambda model, x: model.act(model.lin(x)),
         lambda model, x: model.lin(x).relu_(),
         lambda model, x: (lambda h: model.lin(h) + h.relu_())(model.lin(x)),
