@@ -134,7 +134,7 @@ class _NativeAttention(torch.autograd.Function):
             score_src,
             score_dst,
             ctx.negative_slope,
-            grad.contiguous(),
+            grad.resolve_neg().contiguous(),
             out,
             alpha,
             weight,

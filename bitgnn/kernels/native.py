@@ -101,14 +101,15 @@ def is_plain(*tensors: Tensor) -> bool:
     dtype = tensors[0].dtype
     return (
         dtype in DTYPES
+        and not torch.compiler.is_compiling()
         and all(
             type(x) in PLAIN
             and x.layout == torch.strided
             and x.device.type == "cpu"
             and x.dtype == dtype
+            and not x.is_neg()  # A view whose memory holds the opposite numbers.
             for x in tensors
         )
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not is_transformed()
     )
@@ -136,7 +137,12 @@ def span(x: Tensor | None) -> tuple[int, int]:
 
     Args:
         x (torch.Tensor or None): The tensor, contiguous.
+
+    Raises:
+        ValueError: If it is a view whose memory holds the opposite numbers.
     """
+    if x is not None and x.is_neg():
+        raise ValueError("A tensor with its negative bit set has no memory of its own numbers")
     return (0, 0) if x is None else (x.data_ptr(), x.nbytes)
 
 

@@ -54,7 +54,8 @@ def check_sparse(x: Tensor, name: str) -> None:
         name (str): The name of the argument, for the error.
 
     Raises:
-        ValueError: If its indices are not within its shape, or its parts do not fit each other.
+        ValueError: If its indices are not within its shape, its parts do not fit each other, or it
+            claims to be coalesced and is not.
     """
     if x.layout == torch.sparse_csr:
         values = x.values()
@@ -70,6 +71,16 @@ def check_sparse(x: Tensor, name: str) -> None:
                 f"'{name}' is a matrix of shape {tuple(x.shape)}, but has indices from {least} to "
                 f"{most}"
             )
+        if x.is_coalesced() and indices.size(0) == 2 and not _ascend(*indices):
+            raise ValueError(
+                f"'{name}' claims to be coalesced, but its indices do not ascend: drop "
+                "is_coalesced=True, or call coalesce()"
+            )
+
+
+def _ascend(row: Tensor, col: Tensor) -> bool:
+    step = row.diff()
+    return not bool(((step < 0) | ((step == 0) & (col.diff() <= 0))).any())
 
 
 def check_rows(crow: Tensor, col: Tensor, shape: tuple[int, ...], count: int, name: str) -> None:

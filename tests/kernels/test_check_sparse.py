@@ -55,6 +55,16 @@ def test_every_wrong_index_is_refused(layout, use_native, monkeypatch):
             check_sparse(getattr(x, f"to_sparse_{layout}")(), "x")
 
 
+@pytest.mark.parametrize("indices", [[[1, 0], [0, 1]], [[1, 1], [2, 0]], [[1, 1], [2, 2]]])
+def test_matrix_that_claims_to_be_coalesced_is_refused(indices):
+    # torch would take its indices for sorted, such as when it makes CSR of it.
+    x = torch.sparse_coo_tensor(indices, torch.ones(2), (SIZE, SIZE), is_coalesced=True)
+    for call in (check_sparse, check_operand):
+        with pytest.raises(ValueError, match="'x' claims to be coalesced, but its indices"):
+            call(x, "x")
+    check_sparse(torch.sparse_coo_tensor(indices, torch.ones(2), (SIZE, SIZE)), "x")
+
+
 def test_parts_of_other_sizes_are_refused():
     crow, col, values = torch.tensor([0, 1, 2]), torch.tensor([0, 1]), torch.ones(2)
     for parts in ((crow[:2], col, values), (crow, col[:1], values), (crow, col, values[:1])):

@@ -282,6 +282,25 @@ def test_explain_beside_pygs_layer(case):
 
 
 @every_conv
+@pytest.mark.parametrize("layout", [torch.strided, torch.sparse_csr])
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_views_of_negative_numbers(case, layout):
+    # Their memory holds the opposite numbers, which native code must not take for them.
+    conv, edges = build(case).eval(), EDGE_INDEX
+    if layout == torch.sparse_csr:
+        edges = torch.sparse_coo_tensor(EDGE_INDEX, torch.ones(6), (N, N)).to_sparse_csr()
+    results = []
+    for opposite in (torch.neg, torch._neg_view):
+        torch.manual_seed(3)
+        x = opposite(torch.randn(N, F_IN)).requires_grad_()
+        out = conv(x, edges)
+        given = [x, *(p for p in conv.parameters() if p.requires_grad)]
+        grads = torch.autograd.grad(out, given, opposite(torch.randn(N, F_OUT)))
+        results.append((out, *grads))
+    torch.testing.assert_close(*results)
+
+
+@every_conv
 def test_quant_is_checked(case):
     with pytest.raises(ValueError, match="No preset is called 'b159'"):
         build(case, quant="b159")
