@@ -57,7 +57,7 @@ from bitgnn.experiment.run import open_task
 from bitgnn.experiment.statistics import pair_by_seed, paired_difference, summary
 from bitgnn.experiment.store import default_path
 from bitgnn.experiment.teachers import load_teacher
-from bitgnn.experiment.workers import default_workers
+from bitgnn.experiment.workers import number_of_workers
 from bitgnn.quant import StrengthSchedule
 from bitgnn.training import Recipe, build_model, fit, recipe_for
 from bitgnn.training.parts import quant_for
@@ -259,7 +259,7 @@ def complete_peers(
     missing.sort(key=lambda spec: spec.seed)
     if not missing:
         return
-    workers = min(workers or default_workers("cpu", len(missing)), len(missing))
+    workers = number_of_workers(workers, "cpu", len(missing))
     announce(missing, store, workers)
     train = partial(execute_peer, root=root)
     shown = partial(track, total=len(missing), console=Console(stderr=True))

@@ -5,6 +5,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,7 +106,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(folder: Path, wanted: str | None = None) -> None:
-    r"""Checks that files can be created in a folder, or that it can be made. Creates nothing.
+    r"""Checks that files can be created in a folder, or that it can be made. Leaves nothing.
 
     Args:
         folder (pathlib.Path): The folder.
@@ -117,12 +118,15 @@ def check_folder(folder: Path, wanted: str | None = None) -> None:
     place = folder.absolute()
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
-    if not place.is_dir():
+    try:  # What a user may do says nothing of file systems that take no files, such as /proc.
+        with tempfile.TemporaryFile(dir=place):
+            return
+    except NotADirectoryError:
         problem = f"'{place}' is no folder"
-    elif not os.access(place, os.W_OK | os.X_OK):
+    except PermissionError:
         problem = f"the folder '{place}' is read-only for this user"
-    else:
-        return
+    except OSError as error:
+        problem = f"the folder '{place}' takes no files ({error.strerror})"
     raise ValueError(f"Cannot write '{wanted or folder}': {problem}; name another place")
 
 

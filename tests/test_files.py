@@ -180,10 +180,21 @@ def test_check_writable_creates_nothing(tmp_path, monkeypatch):
     for path in (tmp_path / "file" / "a" / "b", tmp_path / "file" / "a"):
         with pytest.raises(ValueError, match=f"Cannot write '{path}': '.*/file' is no folder"):
             check_writable(path)
-    monkeypatch.setattr(files.os, "access", lambda *_: False)  # Root may write anywhere.
+    assert names(tmp_path) == ["file"]
+
+    def refuse(dir):
+        raise PermissionError
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)  # Root may write anywhere.
     with pytest.raises(ValueError, match=f"'{tmp_path}' is read-only for this user; name another"):
         check_writable(tmp_path / "new" / "file")
-    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc")
+def test_check_writable_refuses_what_takes_no_files():
+    # Root may write to it, says os.access, and cannot.
+    with pytest.raises(ValueError, match=r"the folder '/proc' takes no files \(No such file"):
+        check_writable("/proc/report/file")
 
 
 FOLDER = """

@@ -13,7 +13,7 @@ from bitgnn.experiment.format import memory
 from bitgnn.experiment.passport import commit, device_name, machine, package_version
 from bitgnn.experiment.store import default_path
 from bitgnn.experiment.teachers import teachers_dir
-from bitgnn.experiment.workers import default_workers
+from bitgnn.experiment.workers import number_of_workers
 from bitgnn.kernels import native
 
 EXTENSIONS = ("torch_scatter", "torch_sparse", "pyg_lib")
@@ -38,7 +38,7 @@ def info(root: options.Root = None) -> None:
     table.add_row("machine", machine())
     gpus = [device_name(f"cuda:{index}") for index in range(torch.cuda.device_count())]
     table.add_row("devices", ", ".join(["cpu", *gpus]))
-    threads = f"1 a run, {default_workers('cpu', 1 << 30)} runs at once"
+    threads = f"1 a run, {number_of_workers(None, 'cpu', 1 << 30)} runs at once"
     table.add_row("threads", f"{threads} (torch by itself: {torch.get_num_threads()})")
     for index, place in enumerate(search_path(root)):
         missing = "" if os.path.isdir(place) else " (not there yet)"

@@ -77,6 +77,7 @@ Workers = Annotated[
         "--workers",
         metavar="N",
         help="Processes; changes no number. Else one a core, on a GPU one.",
+        min=1,
     ),
 ]
 Checkpoint = Annotated[

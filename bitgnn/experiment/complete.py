@@ -10,7 +10,7 @@ from bitgnn.experiment.progress import Progress
 from bitgnn.experiment.record import run_in
 from bitgnn.experiment.spec import RunSpec
 from bitgnn.experiment.store import Store
-from bitgnn.experiment.workers import RunError, default_workers, run_all
+from bitgnn.experiment.workers import RunError, number_of_workers, run_all
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def complete(
 
     Raises:
         RunError: If a run fails.
-        ValueError: If a run fails for what a user can mend.
+        ValueError: If a run fails for what a user can mend, or :obj:`workers` is less than 1.
     """
     given_up: list[Failure] = []
     records = {spec.key: run_in(store, spec.key) for spec in specs}
@@ -68,8 +68,9 @@ def complete(
         (spec for spec in specs if records[spec.key] is None),
         key=lambda spec: (spec.seed, spec.teacher is not None),
     )
+    workers = number_of_workers(workers, device, len(missing))
     if progress and missing:
-        announce(missing, store, workers or default_workers(device, len(missing)))
+        announce(missing, store, workers)
         warn(missing, root)
     shown = Progress(specs, stored, progress)
 

@@ -61,16 +61,22 @@ class _ClosedError(Exception):
     """No process is started any more."""
 
 
-def default_workers(device: str, num_runs: int) -> int:
-    """Returns how many processes serve a number of runs: one a core, on a GPU one.
+def number_of_workers(wanted: int | None, device: str, num_runs: int) -> int:
+    """Returns how many processes serve a number of runs, at most one each.
 
     Args:
+        wanted (int or None): How many are asked for; one a core, on a GPU one, if :obj:`None`.
         device (str): Where runs take place.
         num_runs (int): The number of runs.
+
+    Raises:
+        ValueError: If less than 1 is asked for.
     """
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"'workers' must be at least 1 (got {wanted})")
     affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(1 if device.startswith("cuda") else cores, num_runs))
+    return max(1, min(wanted or (1 if device.startswith("cuda") else cores), num_runs))
 
 
 def run_all(
@@ -105,9 +111,7 @@ def run_all(
         RunError: If a run fails.
         ValueError: If a run fails for what a user can mend, or :obj:`workers` is less than 1.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"'workers' must be at least 1 (got {workers})")
-    workers = min(workers or default_workers(device, len(specs)), len(specs))
+    workers = number_of_workers(workers, device, len(specs))
     if workers > 1:
         with _Pool(specs, root, device, workers) as pool:
             yield from pool.records(on_epoch, on_failure)

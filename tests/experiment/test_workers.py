@@ -12,7 +12,7 @@ from bitgnn import QuantConfig
 from bitgnn.experiment import RunSpec, teachers
 from bitgnn.experiment.run import open_task
 from bitgnn.experiment.teachers import teachers_dir
-from bitgnn.experiment.workers import RunError, default_workers, hush, run_all
+from bitgnn.experiment.workers import RunError, hush, number_of_workers, run_all
 from bitgnn.training import recipe_for
 
 
@@ -77,15 +77,18 @@ def test_nothing_to_run_starts_nothing(monkeypatch):
     assert list(run_all([])) == []
 
 
-def test_default_workers(monkeypatch):
+def test_number_of_workers(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
-    assert [default_workers("cpu", runs) for runs in (1, 5, 100)] == [1, 5, 8]
-    assert default_workers("cuda:0", 100) == 1
+    assert [number_of_workers(None, "cpu", runs) for runs in (1, 5, 100)] == [1, 5, 8]
+    assert number_of_workers(None, "cuda:0", 100) == 1
+    assert [number_of_workers(3, device, 2) for device in ("cpu", "cuda:0")] == [2, 2]
 
 
 def test_less_than_one_worker():
     with pytest.raises(ValueError, match=r"'workers' must be at least 1 \(got 0\)"):
         list(run_all(make_specs(), workers=0))
+    with pytest.raises(ValueError, match=r"'workers' must be at least 1 \(got -1\)"):
+        number_of_workers(-1, "cpu", 1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
