@@ -35,8 +35,8 @@ RELATION = ListOf(Text(), least=3, most=3)
 
 
 def validate(program: Program) -> None:
-    r"""Checks a program: operators, attributes, inputs, the shape and type of every parameter, the
-    width of every value as far as the program says it, and the limits of its size.
+    r"""Checks a program: operators, attributes, inputs, the shape, type and numbers of every
+    parameter, the width of every value as far as the program says it, and the limits of its size.
 
     Args:
         program (Program): The program.
@@ -201,6 +201,11 @@ def _check_tensor(name: str, tensor: torch.Tensor, parameter: Parameter) -> None
         raise ValueError(
             f"'{name}' must be of type {dtypes} and of {parameter.dims} dimension(s), not empty "
             f"(got {tensor.dtype} of shape {tuple(tensor.shape)})"
+        )
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise ValueError(
+            f"'{name}' has numbers that are not finite (got {tensor[~tensor.isfinite()][0]}): "
+            "training has diverged, or another program has written them"
         )
 
 

@@ -122,6 +122,14 @@ BAD_STEPS = {
     "a scale of 16 bits": (linear(0, 3, 4, scale=torch.ones(3).half()), "'scale' must be of type"),
     "a scale of integers": (linear(0, 3, 4, scale=torch.ones(3).int()), "'scale' must be of type"),
     "a short bias": (linear(0, 3, 4, bias=torch.ones(1)), "'bias' has 1 numbers, but needs 3"),
+    "a scale that is not a number": (
+        linear(0, 3, 4, scale=torch.tensor([1.0, torch.nan, 1.0])),
+        "'scale' has numbers that are not finite .got nan.",
+    ),
+    "an infinite bias": (
+        linear(0, 3, 4, bias=torch.tensor([1.0, 1.0, -torch.inf])),
+        "'bias' has numbers that are not finite .got -inf.",
+    ),
     "a bias of 64 bits": (linear(0, 3, 4, bias=torch.ones(3).double()), "'bias' must be of type"),
     "heads that do not divide columns": (attend(0, heads=3), "'heads' must divide the 4 columns"),
     "more heads than columns": (attend(0, heads=8), "'heads' must divide the 4 columns"),
