@@ -19,7 +19,7 @@ from bitgnn.packed.program import Program, Relation
 from bitgnn.packed.trace import trace
 from bitgnn.packed.trace_hetero import trace_hetero, types_of
 from bitgnn.packed.trits import TRITS
-from bitgnn.packed.validate import validate
+from bitgnn.packed.validate import validate, widths
 
 FEATURES = (*NUMBERS, torch.bool)
 
@@ -84,13 +84,16 @@ class PackedModel:
             return self._hetero(x, edge_index, exact)
         x = _features(x, "x")
         graph = self._graph(x, edge_index, edge_weight)
-        if not native.applies(x):
-            found = reference.run(self.program, x.to_dense(), graph)
-            return found if out is None else check_place(out, found.shape, []).copy_(found)
-        program = self._native_program(x.size(1), exact, x.layout != torch.strided)
+        program = None
+        if native.applies(x):
+            program = self._native_program(x.size(1), exact, x.layout != torch.strided)
+        width = program.width if program else widths(self.program, x.size(1))[-1]
         if out is not None:
-            out = check_place(out, (x.size(0), program.width), _read(x, graph))
-        return program(x, graph, out)
+            out = check_place(out, (x.size(0), width), _read(x, graph))
+        if program is not None:
+            return program(x, graph, out)
+        found = reference.run(self.program, x.to_dense(), graph)
+        return found if out is None else out.copy_(found)
 
     def _native_program(self, width: Any, exact: bool, sparse: bool = False) -> NativeProgram:
         key = tuple(sorted(width.items())) if isinstance(width, dict) else width, exact, sparse
@@ -125,10 +128,11 @@ class PackedModel:
                     f"'x' has {sizes[kind]} rows of '{kind}', but the graph "
                     f"{edge_index.num_nodes[kind]} nodes: prepare it with the number of all nodes"
                 )
-        if not all(map(native.applies, x.values())):
-            return reference.run(self.program, x, edge_index)
-        widths = {kind: each.size(1) for kind, each in x.items()}
-        return self._native_program(widths, exact)(x, edge_index)
+        sizes = {kind: each.size(1) for kind, each in x.items()}
+        if all(map(native.applies, x.values())):
+            return self._native_program(sizes, exact)(x, edge_index)
+        widths(self.program, sizes)  # It raises an error if they do not fit.
+        return reference.run(self.program, x, edge_index)
 
     def _graph(
         self, x: Tensor, edge_index: Any, edge_weight: Tensor | None

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.reliability.bad_input import bad_inputs
+from tests.reliability.bad_input import CommandError, bad_inputs
 from tests.reliability.table import BEGIN, DOCS, END, table
 
 
@@ -9,6 +9,15 @@ def test_bad_input_gets_a_clear_error(bad, tmp_path):
     message = bad.message(tmp_path)
     assert bad.says in message
     assert message.strip() and "Traceback" not in message
+
+
+CALLS = [bad for bad in bad_inputs() if bad.error is not CommandError]
+
+
+@pytest.mark.parametrize("bad", CALLS, ids=lambda bad: f"{bad.where}: {bad.given}")
+def test_calls_get_the_same_error_without_native_kernels(bad, tmp_path, monkeypatch):
+    monkeypatch.setenv("BITGNN_NATIVE", "0")
+    assert bad.says in bad.message(tmp_path)
 
 
 def test_docs_have_the_table_of_bad_inputs():
