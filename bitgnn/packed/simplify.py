@@ -41,9 +41,11 @@ class _Folder:
         if factor is not None and self._takes_factor(value):
             self._scale(value, factor)
             factor = None
-        if bias is not None and factor is None and self._takes_bias(value):
-            self._shift(value, bias)
-            bias = None
+        if bias is not None and factor is None:
+            taker = self._takes_bias(value)
+            if taker is not None:
+                self._shift(taker, bias)
+                bias = None
         if factor is None and bias is None:
             self.steps[place] = None
             self.same[place + 1] = value
@@ -79,54 +81,66 @@ class _Folder:
         assert step is not None
         return value - 1, step
 
+    # Sums may be as deep as a program is long, deeper than Python recurses.
+
     def _takes_factor(self, value: int) -> bool:
-        maker = self._maker(value)
-        if maker is None:
-            return False
-        _, step = maker
-        if step.op == "add":
-            return all(self._takes_factor(each) for each in step.inputs)
-        if step.op == "aggregate":
-            return step.attrs["reduce"] != "max" and self._takes_factor(step.inputs[0])
-        return step.op == "affine" or (step.op == "linear" and not step.attrs["rescale_bias"])
+        values = [value]
+        while values:
+            maker = self._maker(values.pop())
+            if maker is None:
+                return False
+            _, step = maker
+            if step.op == "add":
+                values += step.inputs
+            elif step.op == "aggregate" and step.attrs["reduce"] != "max":
+                values.append(step.inputs[0])
+            elif step.op != "affine" and not _is_scaled_linear(step):
+                return False
+        return True
 
     def _scale(self, value: int, factor: Tensor) -> None:
-        maker = self._maker(value)
-        assert maker is not None
-        place, step = maker
-        if step.op in ("add", "aggregate"):
-            for each in step.inputs:
-                self._scale(each, factor)
-            return
-        tensors: dict[str, Any] = dict(step.tensors)
-        if "bias" in tensors:
-            tensors["bias"] = tensors["bias"] * factor
-        if step.op == "affine" and self._takes_factor(step.inputs[0]):
-            self._scale(step.inputs[0], factor)
-        elif step.op == "affine":
-            tensors["factor"] = tensors.get("factor", 1.0) * factor
-        elif "scale" in tensors:
-            tensors["scale"] = tensors["scale"] * factor
-        else:
-            tensors["weight"] = tensors["weight"] * factor.unsqueeze(1)
-        self.steps[place] = step.replace(tensors=tensors)
+        values = [value]
+        while values:
+            maker = self._maker(values.pop())
+            assert maker is not None
+            place, step = maker
+            if step.op in ("add", "aggregate"):
+                values += step.inputs
+                continue
+            tensors: dict[str, Any] = dict(step.tensors)
+            if "bias" in tensors:
+                tensors["bias"] = tensors["bias"] * factor
+            if step.op == "affine" and self._takes_factor(step.inputs[0]):
+                values.append(step.inputs[0])
+            elif step.op == "affine":
+                tensors["factor"] = tensors.get("factor", 1.0) * factor
+            elif "scale" in tensors:
+                tensors["scale"] = tensors["scale"] * factor
+            else:
+                tensors["weight"] = tensors["weight"] * factor.unsqueeze(1)
+            self.steps[place] = step.replace(tensors=tensors)
 
-    def _takes_bias(self, value: int) -> bool:
-        maker = self._maker(value)
-        if maker is None:
-            return False
-        _, step = maker
-        if step.op == "add":
-            return any(self._takes_bias(each) for each in step.inputs)
-        return step.op == "affine" or (step.op == "linear" and not step.attrs["rescale_bias"])
+    def _takes_bias(self, value: int) -> int | None:
+        """The place of the first step below a value that can take its bias."""
+        values = [value]
+        while values:
+            maker = self._maker(values.pop())
+            if maker is None:
+                continue
+            place, step = maker
+            if step.op == "add":
+                values += reversed(step.inputs)
+            elif step.op == "affine" or _is_scaled_linear(step):
+                return place
+        return None
 
-    def _shift(self, value: int, bias: Tensor) -> None:
-        maker = self._maker(value)
-        assert maker is not None
-        place, step = maker
-        if step.op == "add":
-            self._shift(next(each for each in step.inputs if self._takes_bias(each)), bias)
-            return
+    def _shift(self, place: int, bias: Tensor) -> None:
+        step = self.steps[place]
+        assert step is not None
         tensors = dict(step.tensors)
         tensors["bias"] = tensors["bias"] + bias if "bias" in tensors else bias
         self.steps[place] = step.replace(tensors=tensors)
+
+
+def _is_scaled_linear(step: Step) -> bool:
+    return step.op == "linear" and not step.attrs["rescale_bias"]

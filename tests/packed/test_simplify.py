@@ -72,3 +72,16 @@ def test_fewer_steps_and_the_same_numbers(name):
     for step in found:
         if step.op == "linear" and step.attrs["bits"] == 1.58:
             assert set(step.tensors["weight"].unique().tolist()) <= {-1, 0, 1}
+
+
+def test_sums_as_deep_as_a_program_is_long():
+    count = 700
+    steps = [linear(0, bits=None) for _ in range(count)]
+    steps.append(Step("add", (1, 2)))
+    steps += [Step("add", (count + place, place + 2)) for place in range(1, count - 1)]
+    steps.append(affine(len(steps)))
+    folded = simplify(steps)
+    assert len(folded) == len(steps) - 1
+    x = torch.randn(5, 6)
+    found, expected = (reference.run(Program(each), x, None) for each in (folded, tuple(steps)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
