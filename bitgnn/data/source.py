@@ -129,8 +129,8 @@ class PyGSource:
         except Exception as error:
             problem = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"'{built}' is damaged ({problem}): delete the folder, and it is made anew from "
-                f"the raw files"
+                f"'{built}' is damaged ({problem}): delete the folder, and it is rebuilt from the "
+                "raw files"
             ) from error
 
     def _subclass(self, **attributes: Any) -> type[InMemoryDataset]:

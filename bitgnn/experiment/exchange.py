@@ -62,7 +62,7 @@ def _read(path: Path) -> str:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(
-                f"'{path}' is damaged ({error}): fetch it anew, or run without it"
+                f"'{path}' is damaged ({error}): download it again, or run without it"
             ) from None
     try:
         return content.decode()

@@ -152,8 +152,9 @@ class Store:
             problem (object): Why.
         """
         return ValueError(
-            f"'{self.path}' holds a damaged record, '{key!s:.12}' ({problem}): fetch the store "
-            f"anew, or delete the record (DELETE FROM runs WHERE key = '{key}') and run again"
+            f"'{self.path}' holds a damaged record, '{key!s:.12}' ({problem}): download the "
+            f"store again, or delete the record (DELETE FROM runs WHERE key = '{key}') and run "
+            "again"
         )
 
     def close(self) -> None:

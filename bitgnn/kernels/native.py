@@ -70,7 +70,8 @@ def takes(x: Tensor) -> bool:
         and (torch.compiler.is_compiling() or x.layout == torch.strided)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
-        and not torch.compiler.is_exporting()
+        # Dynamo of torch 2.10 takes torch.compiler.is_exporting() for True.
+        and not torch.compiler._is_exporting_flag
         and not torch.jit.is_tracing()
         and not is_transformed()
     )

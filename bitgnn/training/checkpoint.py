@@ -123,7 +123,7 @@ class Checkpoint:
         if not self.resume:
             raise ValueError(
                 f"There is a checkpoint '{self.path}' already: go on from it with --resume, or "
-                f"delete it to begin anew"
+                f"delete it to start over"
             )
         return self.path.read_bytes()
 
@@ -156,7 +156,7 @@ class Checkpoint:
         if found not in (UNCHECKED, FORMAT):
             raise ValueError(
                 f"'{self.path}' has format {found}, and this version of bitgnn reads formats up to "
-                f"{FORMAT}: go on with the version that wrote it, or delete it to begin anew"
+                f"{FORMAT}: go on with the version that wrote it, or delete it to start over"
             )
         if found != UNCHECKED and CHECKSUM not in metadata:
             raise self._damaged("it lacks its checksum")
@@ -164,6 +164,6 @@ class Checkpoint:
 
     def _damaged(self, problem: object) -> ValueError:
         return ValueError(
-            f"'{self.path}' is damaged or no checkpoint of bitgnn ({problem}): delete it to begin "
-            f"anew"
+            f"'{self.path}' is damaged or no checkpoint of bitgnn ({problem}): delete it to start "
+            "over"
         )

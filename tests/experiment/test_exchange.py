@@ -47,7 +47,7 @@ def test_damaged_file(store, tmp_path, damage):
     path = tmp_path / "runs.jsonl.gz"
     export_records(store, path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"runs.jsonl.gz' is damaged .*fetch it anew"):
+    with pytest.raises(ValueError, match=r"runs.jsonl.gz' is damaged .*download it again"):
         import_records(store, path)
 
 

@@ -11,7 +11,7 @@ built = pytest.mark.skipif(native._native is None, reason="There are no native k
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no compiler")
 def test_kernels_are_built_where_there_is_a_compiler():
-    assert native._native is not None, "install bitgnn anew: pip install -e ."
+    assert native._native is not None, "install bitgnn again: pip install -e ."
 
 
 def philox(counter, key):

@@ -61,6 +61,6 @@ def open_array(path: Path) -> Tensor:
         return map_array(path)
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise ValueError(
-            f"'{path}' is damaged ({error}): delete the folder '{path.parent}', and it is made "
-            f"anew from the raw files"
+            f"'{path}' is damaged ({error}): delete the folder '{path.parent}', and it is "
+            "rebuilt from the raw files"
         ) from None

@@ -157,5 +157,5 @@ BAD_INPUTS = [
              ValueError, "is damaged or no checkpoint of bitgnn"),
     BadInput("Checkpoint(resume=True)", "a file without fields",
              lambda folder: checkpoint(folder, CHECKPOINT),
-             ValueError, "('key'): delete it to begin anew"),
+             ValueError, "('key'): delete it to start over"),
 ]  # fmt: skip
