@@ -44,7 +44,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
-SAMPLING := tests/nn $(addprefix tests/training/test_,batches.py checkpoint.py) \
+SAMPLING := tests/nn tests/packed/test_forms.py \
+            $(addprefix tests/training/test_,batches.py checkpoint.py) \
             tests/cli/test_train_distributed.py tests/test_examples.py tests/test_sharded.py
 
 $(VENV)/.scatter: $(VENV)/.installed

@@ -56,8 +56,8 @@ def extent(x: Tensor) -> int:
     Args:
         x (torch.Tensor): The tensor, dense.
     """
-    if x.numel() == 0:
-        return 0
+    if x.numel() == 0 or x.is_contiguous():  # The sum below takes a microsecond.
+        return x.nbytes
     last: int = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
     return (last + 1) * x.element_size()
 
