@@ -41,8 +41,10 @@ demo: $(VENV)/.installed
 	$(BIN)/bitgnn compare --dataset $(DEMO) --model gcn sgc mlp --seeds 5 --store demo/results.sqlite --out demo
 
 # In two processes: much of the time of a test is that of commands which it starts.
+PYTEST := python -m pytest -n 2 --dist worksteal
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
 
 SAMPLING := tests/nn tests/packed/test_forms.py \
             $(addprefix tests/training/test_,batches.py checkpoint.py) \
@@ -55,14 +57,13 @@ $(VENV)/.scatter: $(VENV)/.installed
 
 test-scatter: $(VENV)/.scatter
 	$(BIN)/python -c "import torch_scatter, torch_sparse"
-	$(BIN)/python -m pytest $(SAMPLING) $(PYTEST_ARGS)
+	$(BIN)/$(PYTEST) $(SAMPLING) $(PYTEST_ARGS)
 
 # What depends on the releases of others: layers, operators, packing and the command line; without
-# what starts processes for minutes. The oldest NumPy has wheels for Python 3.10 and 3.11.
+# what trains. The oldest NumPy has wheels for Python 3.10 and 3.11.
 QUICK := tests/quant tests/nn tests/packed tests/test_dependencies.py \
          $(addprefix tests/kernels/test_,ops.py row_ops.py attention_ops.py) \
-         $(addprefix tests/cli/test_,app.py streams.py) \
-         -k "not processors and not memory and not nobody"
+         $(addprefix tests/cli/test_,app.py streams.py)
 
 # The lower bounds of pyproject.toml as constraints, so that what is declared is what is tested.
 .venv-oldest/constraints.txt: pyproject.toml
@@ -80,7 +81,7 @@ QUICK := tests/quant tests/nn tests/packed tests/test_dependencies.py \
 
 test-oldest test-newest: test-%: .venv-%/.installed
 	.venv-$*/bin/python -m pip list | grep -i "^torch\|^numpy"
-	.venv-$*/bin/python -m pytest $(QUICK) $(PYTEST_ARGS)
+	.venv-$*/bin/$(PYTEST) $(QUICK) $(PYTEST_ARGS)
 
 # A library that a sanitizer looks on takes long to compile, and lies beside the installed one. Python
 # needs the sanitizer's own library first, and that of C++, whose exceptions it looks on.

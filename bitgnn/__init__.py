@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+import bitgnn.imports  # noqa: F401 - before what imports PyG
 from bitgnn.checks import check
 from bitgnn.data import task
 from bitgnn.experiment import compare
