@@ -163,8 +163,9 @@ def flip_numbers(tensors, rng):
 def fill(tensors, rng):
     name = rng.choice(sorted(tensors))
     value = rng.choice((0.0, 1e-45, 1e38, -1e38, float("inf"), float("nan")))
-    if tensors[name].is_floating_point():
-        tensors[name] = torch.full_like(tensors[name], value)
+    given = tensors[name]
+    if given.is_floating_point():  # What 16 bits do not hold becomes infinite.
+        tensors[name] = torch.full(given.shape, value, dtype=torch.float64).to(given.dtype)
 
 
 def change_type(tensors, rng):
