@@ -29,8 +29,8 @@ from bitgnn.experiment.passport import passport
 from bitgnn.experiment.run import train_run
 from bitgnn.files import write_whole
 from bitgnn.kernels import native
-from bitgnn.packed import PackedModel, load, prepare
-from bitgnn.packed.runs import features, pack_run
+from bitgnn.packed import PackedModel, load
+from bitgnn.packed.runs import inputs, pack_run
 from bitgnn.quant import QuantConfig
 from bitgnn.training import Recipe
 from bitgnn.training.inputs import model_inputs
@@ -93,7 +93,7 @@ def compare(packed: PackedModel, trained: nn.Module, expected: Tensor, t: Any) -
         file = Path(folder) / "model.safetensors"
         packed.save(file)
         size, packed = file.stat().st_size, load(file)
-    x, graph = features(packed, t), prepare(t.data.edge_index, t.num_nodes)
+    x, graph = inputs(packed, t)
     row: Row = {"file_bytes": size}
     row["weights"] = sum(p.numel() for p in trained.parameters())
     row["state_bytes"] = sum(v.numel() * v.element_size() for v in trained.state_dict().values())

@@ -9,8 +9,8 @@ from bitgnn.cli import options
 from bitgnn.data import task
 from bitgnn.experiment.format import metric_name
 from bitgnn.files import check_writable, write_whole
-from bitgnn.packed import load, prepare
-from bitgnn.packed.runs import features, run_of
+from bitgnn.packed import load
+from bitgnn.packed.runs import inputs, run_of
 
 File = Annotated[Path, typer.Argument(metavar="MODEL", help="What `bitgnn pack` wrote.")]
 Dataset = Annotated[
@@ -51,7 +51,7 @@ def predict(
         raise ValueError(f"'{model}' does not say what it was trained on: pass --dataset")
     own = name == run.get("dataset")
     t = task(name, root, split or (run["split_kind"] if own else None))
-    out = packed(features(packed, t), prepare(t.data.edge_index, t.num_nodes), exact=exact)
+    out = packed(*inputs(packed, t), exact=exact)
     if output is not None:
         lines = io.StringIO()
         rows = csv.writer(lines, lineterminator="\n")

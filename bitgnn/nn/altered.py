@@ -6,11 +6,26 @@ from typing import Any
 from torch.nn import Module
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
-from torch_geometric.nn import MessagePassing
+from torch_geometric.nn import (
+    MaxAggregation,
+    MeanAggregation,
+    MessagePassing,
+    MinAggregation,
+    MulAggregation,
+    SumAggregation,
+)
 
 # The methods of PyG's message passing that a subclass or an instance may replace.
 MESSAGES = ("message", "aggregate", "message_and_aggregate", "update", "edge_update")
 COMPILED = ("propagate", "edge_updater")  # PyG writes these itself, for each class.
+AGGREGATIONS: dict[str, type[Module]] = {
+    "add": SumAggregation,
+    "sum": SumAggregation,
+    "mean": MeanAggregation,
+    "max": MaxAggregation,
+    "min": MinAggregation,
+    "mul": MulAggregation,
+}
 HOOKS = tuple(
     f"_{step}_forward_{when}"
     for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
@@ -39,8 +54,9 @@ def alteration(module: Module, backward: bool = False) -> str | None:
     if parametrize.is_parametrized(module):
         names = ", ".join(repr(name) for name in module.parametrizations)  # type: ignore[union-attr]
         return f"parametrizations of {names}"
-    if "forward" in vars(module):
-        return "a 'forward' of its own, set on the instance"
+    for name in ("forward", "_call_impl"):
+        if name in vars(module):
+            return f"a '{name}' of its own, set on the instance"
     return _of_messages(module) if isinstance(module, MessagePassing) else None
 
 
@@ -86,6 +102,12 @@ def _of_messages(conv: MessagePassing) -> str | None:
             return f"a hook of message passing ({_name(hook)})"
     if conv.explain:
         return "an explainer at work"
+    found = alteration(conv.aggr_module)
+    if found is not None:
+        return f"an aggregation with {found}"
+    named = AGGREGATIONS.get(conv.aggr) if isinstance(conv.aggr, str) else None
+    if named is not None and type(conv.aggr_module) is not named:
+        return f"another aggregation ({_name(conv.aggr_module)}) than aggr={conv.aggr!r} says"
     for name in (*MESSAGES, *COMPILED):
         if name in vars(conv) and not _is_pygs(conv, name):
             return f"a '{name}' of its own, set on the instance"

@@ -279,6 +279,11 @@ def _batch_norm(builder: Builder, norm: Any, name: str, x: int, weighted: bool) 
 
 def _layer_norm(builder: Builder, norm: Any, name: str, x: int, weighted: bool) -> int:
     over = "graph" if getattr(norm, "mode", "node") == "graph" else "row"
+    if len(getattr(norm, "normalized_shape", (1,))) != 1:
+        raise Unsupported(
+            f"'{name}' normalizes over {len(norm.normalized_shape)} dimensions, which cannot be "
+            "packed: only over the features of a row"
+        )
     return builder.emit(
         "layer_norm", x, name=name, tensors={"factor": norm.weight, "bias": norm.bias},
         over=over, eps=norm.eps,

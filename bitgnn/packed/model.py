@@ -139,8 +139,9 @@ class PackedModel:
     ) -> PreparedGraph | None:
         steps = self.program.edge_steps
         if not steps:
-            if edge_weight is not None:
-                raise ValueError("The model reads no edges: leave 'edge_weight'")
+            for name, given in (("edge_index", edge_index), ("edge_weight", edge_weight)):
+                if given is not None:
+                    raise ValueError(f"The model reads no edges: leave '{name}'")
             return None
         if edge_index is None:
             raise ValueError("The model reads edges: pass 'edge_index', or a prepared graph")

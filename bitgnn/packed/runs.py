@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bitgnn.data import Task
 from bitgnn.packed.fields import Choice, Field, Integer, Number, Text
+from bitgnn.packed.graph import PreparedGraph, prepare
 from bitgnn.packed.model import PackedModel, pack
 from bitgnn.packed.validate import check_fields
 from bitgnn.training.inputs import SPARSE, normalize_features
@@ -67,6 +68,19 @@ def run_of(packed: PackedModel) -> dict[str, Any] | None:
             f"The packed model's record of its run cannot be read ({error}): pack the run again"
         ) from None
     return run
+
+
+def inputs(packed: PackedModel, t: Task) -> tuple[Tensor, PreparedGraph | None]:
+    r"""Returns what a packed model is called with on a data set: its features, and its graph if
+    the model reads one.
+
+    Args:
+        packed (PackedModel): The packed model.
+        t (Task): The data set.
+    """
+    reads = packed.program.reads_edges
+    graph = prepare(t.data.edge_index, t.num_nodes) if reads else None
+    return features(packed, t), graph
 
 
 def features(packed: PackedModel, t: Task) -> Tensor:

@@ -4,20 +4,24 @@ import inspect
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torch_geometric.nn as pyg
 from torch import fx, nn
+from torch.fx import _symbolic_trace
 
 from bitgnn.nn.altered import alteration, global_hook
 from bitgnn.packed.activations import ACTIVATIONS
 from bitgnn.packed.lower import NOTHING, RULES, Builder, Unsupported, lower
-from bitgnn.packed.program import Program
+from bitgnn.packed.program import Edges, Program
 from bitgnn.packed.simplify import simplify
 
 EDGES, WEIGHTS = "edge_index", "edge_weight"
 
+_GRAPHS = (EDGES, "adj_t", "adj")  # The first of these that a forward takes is the graph.
 _DROPOUTS = ("dropout", "alpha_dropout", "feature_alpha_dropout")
 _IN_PLACE = (
     operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv,
@@ -37,11 +41,48 @@ def trace(model: nn.Module) -> Program:
     """
     check_unaltered(model)
     with in_evaluation(model):
-        alone = Builder()
-        weighted = WEIGHTS in inspect.signature(model.forward).parameters
-        if lower(alone, model, "", 0, weighted) is not None:  # A layer alone.
+        alone, weight = Builder(), inspect.signature(model.forward).parameters.get(WEIGHTS)
+        if lower(alone, model, "", 0, weight is not None) is not None:  # A layer alone.
             return Program(simplify(alone.steps))
-        return Reader(model, graph_of(model)).program()
+        program = Reader(model, graph_of(model)).program()
+        if weight is not None and weight.default is not inspect.Parameter.empty:
+            _check_without_weights(model, program)
+        return program
+
+
+def _check_without_weights(model: nn.Module, program: Program) -> None:
+    """Refuses a model that does something else where it is called without weights of edges: a
+    program has no branches."""
+    name = type(model).__name__
+    try:
+        without = Reader(model, graph_of(model, weighted=False)).program()
+    except ValueError as error:
+        raise Unsupported(
+            f"'{name}' cannot be packed, as '{WEIGHTS}' may be left out, and then: {error}"
+        ) from error
+    if not _are_same_unweighted(program, without):
+        raise Unsupported(
+            f"'{name}' does something else without '{WEIGHTS}' than with it, which cannot be "
+            f"packed: write two models, or give '{WEIGHTS}' no default"
+        )
+
+
+def _are_same_unweighted(one: Program, other: Program) -> bool:
+    """Whether two programs differ at most in whether edges are weighted."""
+    if len(one.steps) != len(other.steps):
+        return False
+    for a, b in zip(one.steps, other.steps, strict=True):
+        if (a.op, a.inputs, a.name, a.attrs) != (b.op, b.inputs, b.name, b.attrs):
+            return False
+        if _unweighted(a.edges) != _unweighted(b.edges) or a.tensors.keys() != b.tensors.keys():
+            return False
+        if not all(torch.equal(tensor, b.tensors[key]) for key, tensor in a.tensors.items()):
+            return False
+    return True
+
+
+def _unweighted(edges: Edges | None) -> Edges | None:
+    return None if edges is None else replace(edges, weighted=False)
 
 
 @contextmanager
@@ -151,21 +192,26 @@ class _Tracer(fx.Tracer):
         return whole or super().is_leaf_module(m, module_qualified_name)
 
 
-def graph_of(model: nn.Module, called: str = "") -> fx.Graph:
+def graph_of(model: nn.Module, called: str = "", weighted: bool = True) -> fx.Graph:
     r"""Returns the calls of layers and functions that a model makes.
 
     Args:
-        model (torch.nn.Module): The model; arguments that have a default are left at it.
+        model (torch.nn.Module): The model; arguments that have a default are left at it, apart
+            from the graph and the weights of its edges.
         called (str, optional): What it is called in errors. (default: the name of its class)
+        weighted (bool, optional): If set to :obj:`False`, weights are left at their default, too.
+            (default: :obj:`True`)
 
     Raises:
         ValueError: If what it does depends on its input.
     """
     parameters = inspect.signature(model.forward).parameters
+    given = {next((name for name in parameters if name in _GRAPHS), EDGES)}
+    given |= {WEIGHTS} if weighted else set()
     fixed = {
         name: parameter.default
         for name, parameter in parameters.items()
-        if name != WEIGHTS and parameter.default is not inspect.Parameter.empty
+        if name not in given and parameter.default is not inspect.Parameter.empty
     }
     try:
         return _Tracer().trace(model, concrete_args=fixed)
@@ -215,10 +261,9 @@ class Reader:
         if node is first:
             return 0
         name = str(node.target)
-        for known in (EDGES, WEIGHTS):
-            if name == known:
-                return known
-        if name in ("adj_t", "adj"):
+        if name == WEIGHTS:
+            return WEIGHTS
+        if name in _GRAPHS:
             return EDGES
         if node.args or not node.users or all(map(_is_check, node.users)):
             return None  # Not used, or left at its default.
@@ -302,6 +347,12 @@ class Reader:
             if dim not in (-1, 1):
                 raise Unsupported(f"'{name}' along dimension {dim} cannot be packed: use dim=-1")
             return self.builder.emit("cat", *(self._value(each, name) for each in values))
+        is_known = name.rstrip("_") in (*ACTIVATIONS, *_DROPOUTS)
+        if is_known and target not in _functions(name):
+            raise Unsupported(
+                f"'{target.__module__}.{name}' cannot be packed: it is not torch's function of "
+                "that name"
+            )
         return self._act(node, name)
 
     def _call_method(self, node: fx.Node) -> int:
@@ -365,10 +416,15 @@ def _writes(node: fx.Node, model: nn.Module) -> bool:
     return bool(in_place) or node.target in _IN_PLACE or (name[-1] == "_" != name[-2])
 
 
+def _functions(name: str) -> tuple[Any, ...]:
+    """torch's functions of a name."""
+    return tuple(getattr(module, name, None) for module in (torch, F, torch.special))
+
+
 def _is_check(node: fx.Node) -> bool:
     """Whether it only checks that an argument is left at its default."""
     if node.op != "call_function":
         return False
     if node.target is operator.eq:
         return bool(node.users) and all(map(_is_check, node.users))
-    return getattr(node.target, "__name__", "") in ("_assert", "_assert_is_none")
+    return node.target in (torch._assert, _symbolic_trace._assert_is_none)

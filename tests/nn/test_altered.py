@@ -60,6 +60,14 @@ def counted(seen, register):
     return hook
 
 
+def aggregating_max(conv):
+    conv.aggr_module = pyg.MaxAggregation()
+
+
+def aggregating_twice(conv):
+    conv.aggr_module.register_forward_hook(lambda module, given, out: 2 * out)
+
+
 @pytest.mark.parametrize("register", HOOKS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", TWINS)
@@ -168,6 +176,18 @@ def test_a_product_of_a_subclass_stays_fused():
             return 0 * x
 
     assert Mine(4, 3, bias=False)(X, FORMS["csr"]).abs().sum() == 0
+
+
+@pytest.mark.parametrize("alter", [aggregating_max, aggregating_twice])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", TWINS)
+@pytest.mark.filterwarnings("ignore:Converting sparse tensor")
+def test_an_aggregation_of_its_own_counts_as_in_pyg(kind, form, alter):
+    torch.manual_seed(0)
+    mine, pygs = kind(4, 3, quant=None), TWINS[kind](4, 3)
+    pygs.load_state_dict(mine.state_dict())
+    alter(mine), alter(pygs)
+    torch.testing.assert_close(mine(X, FORMS[form]), pygs(X, FORMS[form]))
 
 
 def test_an_explainer_leaves_no_alteration():
@@ -300,6 +320,14 @@ ALTERED = {
         adapted,
         "'convs.0.lin' is a Adapted, which may do more than a linear map",
     ),
+    "another aggregation": (
+        lambda: aggregating(BitGraphSAGE(4, 8, 2, 3)),
+        "'convs.0', a BitSAGEConv, has another aggregation .MaxAggregation. than aggr='mean' says",
+    ),
+    "hook of an aggregation": (
+        lambda: hooked(BitGCN(4, 8, 2, 3), "convs.0.aggr_module"),
+        "an aggregation with a forward hook",
+    ),
     "another jump": (lambda: with_jump(Jump), "'jk', a Jump, cannot be packed"),
     "an explainer": (lambda: explained(BitGCN(4, 8, 2, 3)), "an explainer at work"),
 }
@@ -308,6 +336,11 @@ ALTERED = {
 def explained(model):
     for conv in model.convs:
         conv.explain = True
+    return model
+
+
+def aggregating(model):
+    model.convs[0].aggr_module = pyg.MaxAggregation()
     return model
 
 
@@ -370,6 +403,14 @@ LAYERWISE = {
     "awake": (
         lambda: awake(BitGAT(4, 8, 2, 3, dropout=0.5), "convs.0"),
         "'convs.0', a BitGATConv, is in training",
+    ),
+    "another aggregation": (
+        lambda: aggregating(BitGraphSAGE(4, 8, 2, 3)),
+        "'convs.0', a BitSAGEConv, has another aggregation",
+    ),
+    "hook of an aggregation": (
+        lambda: hooked(BitGraphSAGE(4, 8, 2, 3), "convs.0.aggr_module"),
+        "an aggregation with a forward hook",
     ),
     "another dropout": (lambda: replaced(BitGCN(4, 8, 2, 3), Always(0.5)), "'dropout' is a Always"),
 }

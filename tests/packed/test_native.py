@@ -285,8 +285,9 @@ def numbers():
             torch.manual_seed(12)
             x, edge_index = inputs(500, 19, 3000)
             packed = pack(DEEP[name]().eval())
-            found.append(packed(x, edge_index, exact=exact))
-            found.append(packed(x.relu().to_sparse_csr(), edge_index, exact=exact))
+            edges = edge_index if packed.program.reads_edges else None
+            found.append(packed(x, edges, exact=exact))
+            found.append(packed(x.relu().to_sparse_csr(), edges, exact=exact))
     return found
 
 

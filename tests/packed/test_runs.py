@@ -7,8 +7,8 @@ from bitgnn.data import task
 from bitgnn.experiment.compare import build_specs
 from bitgnn.experiment.run import train_run
 from bitgnn.nn import BitMLP
-from bitgnn.packed import load, pack, prepare
-from bitgnn.packed.runs import features, pack_run, run_of
+from bitgnn.packed import load, pack
+from bitgnn.packed.runs import features, inputs, pack_run, run_of
 
 RUN = {
     "dataset": "Digits",
@@ -31,7 +31,7 @@ def test_packed_runs_are_as_good_as_they_were(model, precision, tmp_path):
     run, t = run_of(packed), task("Digits")
     assert (run["dataset"], run["precision"], run["seed"]) == ("Digits", precision, 1)
     assert run["test"] == record["test"]
-    out = packed(features(packed, t), prepare(t.data.edge_index, t.num_nodes), exact=True)
+    out = packed(*inputs(packed, t), exact=True)
     assert t.evaluate(out, t.split(1).test) == pytest.approx(record["test"])
 
 

@@ -1,9 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 from torch_geometric.nn import RGCNConv
 
+from bitgnn import pack
 from bitgnn.nn import BitGCN, BitGCNConv, BitHeteroLinear, BitLinear
 from bitgnn.packed.trace import trace
 
@@ -107,6 +108,102 @@ class WrongEdges(nn.Module):
 
     def forward(self, x):
         return self.conv(x, x)
+
+
+def weights_by_default(model, x, edge_index, edge_weight):
+    if edge_weight is None:
+        edge_weight = torch.full((edge_index.size(1),), 0.5)
+    return model.conv(x, edge_index, edge_weight)
+
+
+def more_with_weights(model, x, edge_index, edge_weight):
+    h = model.conv(x, edge_index)
+    return h if edge_weight is None else h.relu()
+
+
+def another_layer_with_weights(model, x, edge_index, edge_weight):
+    return (model.conv if edge_weight is None else model.other)(x, edge_index, edge_weight)
+
+
+class Branches(nn.Module):
+    def __init__(self, call):
+        super().__init__()
+        self.conv, self.other, self.call = BitGCNConv(8, 4), BitGCNConv(8, 4), call
+
+    def forward(self, x, edge_index, edge_weight=None):
+        return self.call(self, x, edge_index, edge_weight)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (weights_by_default, "as 'edge_weight' may be left out, and then: 'size' reads"),
+        (more_with_weights, "does something else without 'edge_weight' than with it"),
+        (another_layer_with_weights, "does something else without 'edge_weight' than with it"),
+    ],
+)
+def test_what_depends_on_weights_being_given_is_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        trace(Branches(call))
+
+
+def where_given(model, x, graph):
+    h = model.lin(x)
+    return h if graph is None else model.conv(h, graph)
+
+
+OPTIONAL = {
+    "edge_index": lambda self, x, edge_index=None: where_given(self, x, edge_index),
+    "adj_t": lambda self, x, adj_t=None: where_given(self, x, adj_t),
+    "adj": lambda self, x, adj=None: where_given(self, x, adj),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_a_graph_that_may_be_left_out_is_read(name):
+    class Optional(nn.Module):
+        forward = OPTIONAL[name]
+
+        def __init__(self):
+            super().__init__()
+            self.lin, self.conv = BitLinear(8, 4), BitGCNConv(4, 4)
+
+    torch.manual_seed(0)
+    model, x, edges = Optional().eval(), torch.randn(5, 8), torch.tensor([[0, 1, 2], [1, 2, 4]])
+    packed = pack(model)
+    torch.testing.assert_close(packed(x, edges, exact=True), model(x, edges).detach())
+    with pytest.raises(ValueError, match="The model reads edges"):
+        packed(x)
+
+
+def test_a_second_graph_is_left_at_its_default():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.other = BitGCNConv(8, 4), BitGCNConv(8, 4)
+
+        def forward(self, x, edge_index, adj_t=None):
+            return self.conv(x, edge_index) if adj_t is None else self.other(x, adj_t)
+
+    assert {step.name for step in trace(Two()).steps} >= {"conv.lin"}
+
+
+def relu(x):
+    return 2 * x
+
+
+fx.wrap("relu")
+
+
+def test_a_function_of_the_same_name_is_not_taken_for_torchs():
+    with pytest.raises(ValueError, match="'tests.packed.test_trace.relu' cannot be packed"):
+        trace(Calls(lambda _, x, h: relu(h)))
+
+
+def test_normalization_over_several_dimensions_is_refused():
+    model = nn.Sequential(BitLinear(8, 4), nn.LayerNorm((5, 4)))
+    with pytest.raises(ValueError, match="'1' normalizes over 2 dimensions"):
+        trace(model)
 
 
 def test_layers_alone_and_in_a_row():

@@ -178,6 +178,12 @@ BAD_INPUTS = [
         lambda: pack(_Named().eval())(X, EDGES, torch.ones(3)),
     ),
     _call(
+        "edges that the model does not read",
+        ValueError,
+        "leave 'edge_index'",
+        lambda: _packed(BitLinear)(X, EDGES),
+    ),
+    _call(
         "weights without a graph",
         ValueError,
         "reads no edges",
