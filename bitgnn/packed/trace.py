@@ -4,7 +4,6 @@ import inspect
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.fx import _symbolic_trace
 from bitgnn.nn.altered import alteration, global_hook
 from bitgnn.packed.activations import ACTIVATIONS
 from bitgnn.packed.lower import NOTHING, RULES, Builder, Unsupported, lower
-from bitgnn.packed.program import Edges, Program
+from bitgnn.packed.program import Program
 from bitgnn.packed.simplify import simplify
 
 EDGES, WEIGHTS = "edge_index", "edge_weight"
@@ -44,45 +43,29 @@ def trace(model: nn.Module) -> Program:
         alone, weight = Builder(), inspect.signature(model.forward).parameters.get(WEIGHTS)
         if lower(alone, model, "", 0, weight is not None) is not None:  # A layer alone.
             return Program(simplify(alone.steps))
-        program = Reader(model, graph_of(model)).program()
-        if weight is not None and weight.default is not inspect.Parameter.empty:
-            _check_without_weights(model, program)
-        return program
+        graph = graph_of(model)
+        may_lack = weight is not None and weight.default is not inspect.Parameter.empty
+        if may_lack and _calls(graph) != _calls(graph_of(model, weighted=False)):
+            raise Unsupported(
+                f"'{type(model).__name__}' does something else without '{WEIGHTS}' than with it, "
+                f"and a packed model has no branches: write two models, or give '{WEIGHTS}' no "
+                "default"
+            )
+        return Reader(model, graph).program()
 
 
-def _check_without_weights(model: nn.Module, program: Program) -> None:
-    """Refuses a model that does something else where it is called without weights of edges: a
-    program has no branches."""
-    name = type(model).__name__
-    try:
-        without = Reader(model, graph_of(model, weighted=False)).program()
-    except ValueError as error:
-        raise Unsupported(
-            f"'{name}' cannot be packed, as '{WEIGHTS}' may be left out, and then: {error}"
-        ) from error
-    if not _are_same_unweighted(program, without):
-        raise Unsupported(
-            f"'{name}' does something else without '{WEIGHTS}' than with it, which cannot be "
-            f"packed: write two models, or give '{WEIGHTS}' no default"
-        )
-
-
-def _are_same_unweighted(one: Program, other: Program) -> bool:
-    """Whether two programs differ at most in whether edges are weighted."""
-    if len(one.steps) != len(other.steps):
-        return False
-    for a, b in zip(one.steps, other.steps, strict=True):
-        if (a.op, a.inputs, a.name, a.attrs) != (b.op, b.inputs, b.name, b.attrs):
-            return False
-        if _unweighted(a.edges) != _unweighted(b.edges) or a.tensors.keys() != b.tensors.keys():
-            return False
-        if not all(torch.equal(tensor, b.tensors[key]) for key, tensor in a.tensors.items()):
-            return False
-    return True
-
-
-def _unweighted(edges: Edges | None) -> Edges | None:
-    return None if edges is None else replace(edges, weighted=False)
+def _calls(graph: fx.Graph) -> list[Any]:
+    """The calls that a graph makes, with weights of edges as if they were left out."""
+    names: dict[fx.Node, str | None] = {}
+    calls: list[Any] = []
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            names[node] = None if str(node.target).startswith(WEIGHTS) else str(node.target)
+        elif not _is_check(node):
+            given = fx.node.map_arg((node.args, node.kwargs), names.__getitem__)
+            names[node] = f"call {len(calls)}"
+            calls.append((node.op, node.target, given))
+    return calls
 
 
 @contextmanager
