@@ -230,4 +230,6 @@ def _memory(x: Tensor) -> list[Any]:
 
 
 def _layout(x: Tensor) -> tuple[object, ...]:
-    return x._version, x.dtype, x.shape, x.storage_offset(), x.stride()
+    # A storage that was made smaller must not be read, not even to compare it with a copy.
+    bytes_there = x.untyped_storage().nbytes()
+    return x._version, x.dtype, x.shape, x.storage_offset(), x.stride(), bytes_there

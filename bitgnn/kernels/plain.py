@@ -10,7 +10,8 @@ REFUSED = "pass a plain tensor in CPU memory"
 
 
 def plain(x: Any, name: str) -> Tensor:
-    r"""Returns a tensor as one whose numbers lie in CPU memory, without its gradient.
+    r"""Returns a tensor as one whose numbers lie in CPU memory, without its gradient. The parts of
+    a sparse one are left to :func:`bitgnn.kernels.sparse.check_sparse`.
 
     Subclasses that are such tensors are unwrapped: :class:`torch.nn.Parameter`,
     :class:`torch_geometric.EdgeIndex`, and those that only add methods. All others are refused,
@@ -22,7 +23,7 @@ def plain(x: Any, name: str) -> Tensor:
 
     Raises:
         TypeError: If it is no tensor, or one without memory of its own.
-        ValueError: If it is on another device.
+        ValueError: If it is on another device, or reaches beyond its storage.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"'{name}' must be a tensor (got {type(x).__name__})")
@@ -44,10 +45,25 @@ def plain(x: Any, name: str) -> Tensor:
         x = x.resolve_neg().resolve_conj()
     if x.data_ptr() == 0 and x.numel() > 0:
         raise TypeError(f"'{name}' has no memory (its storage was freed or never made): {REFUSED}")
+    check_extent(x, name)
+    return x
+
+
+def check_extent(x: Tensor, name: str) -> None:
+    r"""Refuses a tensor that reaches beyond its storage. Storages can be made smaller, or freed,
+    under the tensors that show them (:meth:`~torch.UntypedStorage.resize_`), which torch reads all
+    the same.
+
+    Args:
+        x (torch.Tensor): The tensor, dense.
+        name (str): The name of the argument, for the error.
+
+    Raises:
+        ValueError: If it does.
+    """
     end = int(x.storage_offset()) * x.element_size() + extent(x)
     if x.numel() > 0 and end > x.untyped_storage().nbytes():
         raise ValueError(f"'{name}' reaches beyond its storage, which was made smaller: {REFUSED}")
-    return x
 
 
 def extent(x: Tensor) -> int:

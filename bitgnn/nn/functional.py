@@ -105,5 +105,5 @@ def linear_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     """
     if x.layout == torch.strided:
         return F.linear(x, weight, bias)
-    out = sparse_product(x, weight.t())
+    out = sparse_product(x, weight.t(), name="x")
     return out if bias is None else out + bias

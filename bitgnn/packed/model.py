@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.typing import Adj
 
 from bitgnn.kernels.plain import plain
-from bitgnn.kernels.sparse import check_rows, check_sparse, csr_matrix
+from bitgnn.kernels.sparse import check_sparse, csr_matrix
 from bitgnn.packed import native, reference
 from bitgnn.packed.adjacency import NUMBERS
 from bitgnn.packed.file import read_program, write_program
@@ -276,13 +276,13 @@ def _features(x: Any, name: str) -> Tensor:
             f"'{name}' must be dense, or a sparse matrix in CSR, CSC or COO form (got {x.layout}): "
             f"pass '{name}.to_dense()'"
         )
-    if x.layout != torch.sparse_csr:
-        check_sparse(x, name)
-        if x.layout == torch.sparse_coo and x.dense_dim() > 0:
+    check_sparse(x, name)
+    if x.layout == torch.sparse_coo:
+        if x.dense_dim() > 0:
             return x.to_dense().float()
-        x = (x.coalesce() if x.layout == torch.sparse_coo else x).to_sparse_csr()
+        x = x.coalesce()
+    x = x if x.layout == torch.sparse_csr else x.to_sparse_csr()
     crow, col, values = x.crow_indices(), x.col_indices(), x.values()
-    check_rows(crow, col, x.shape, len(values), name)
     is_contiguous = crow.is_contiguous() and col.is_contiguous() and values.is_contiguous()
     if crow.dtype == torch.long and values.dtype == torch.float32 and is_contiguous:
         return x

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bitgnn.kernels import native
+from bitgnn.kernels import native, with_self_loops
+from bitgnn.kernels.attention import is_sound
 from bitgnn.kernels.sparse import check_operand, check_sparse
 from bitgnn.nn import BitGAT, BitGATConv, BitGCN, BitGraphSAGE, BitLinear, BitSAGEConv
 
@@ -73,6 +74,31 @@ def test_parts_of_other_sizes_are_refused():
             check_sparse(x, "x")
 
 
+def shrunk(layout, part, size):
+    """The identity, one of whose parts (the last one: its values) has a storage of so
+    many bytes."""
+    x = getattr(torch.eye(SIZE), f"to_sparse_{layout}")()
+    parts = [*PARTS[layout][1](x), x.values()]
+    parts[part].untyped_storage().resize_(size)
+    return x
+
+
+SHRUNK = [(layout, part, size) for layout in PARTS for part in (0, 1, 2) for size in (0, 8)]
+SMALLER = "reaches beyond its storage, which was made smaller: pass a plain tensor in CPU memory"
+
+
+@pytest.mark.parametrize("use_native", [True, False])
+@pytest.mark.parametrize("layout, part, size", SHRUNK)
+def test_part_whose_storage_was_made_smaller_is_refused(
+    layout, part, size, use_native, monkeypatch
+):
+    if not use_native:
+        monkeypatch.setattr(native, "enabled", lambda: False)
+    for check in (check_sparse, check_operand):
+        with pytest.raises(ValueError, match=f"'x' {SMALLER}"):
+            check(shrunk(layout, part, size), "x")
+
+
 LAYERS = {
     "linear": lambda: BitLinear(SIZE, 3),
     "32-bit linear": lambda: BitLinear(SIZE, 3, quant=None),
@@ -113,3 +139,42 @@ def test_indices_that_are_rewritten_unseen_are_refused():
         layer(x)
     with pytest.raises(ValueError, match="'x' is a sparse matrix of shape .6, 6. with 6 values"):
         check_operand(x, "x")
+
+
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:Converting sparse tensor")
+@pytest.mark.parametrize("layout, part, size", SHRUNK)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_refuse_storages_that_were_made_smaller(layer, layout, part, size):
+    model, edges = LAYERS[layer](), torch.tensor([[0, 1], [1, 2]])
+    x = shrunk(layout, part, size)
+    if "linear" not in layer:
+        with pytest.raises(ValueError, match=f"'edge_index' {SMALLER}"):
+            model(torch.eye(SIZE), x)
+    if "sage" not in layer:  # Which gathers rows of features, as PyG's does: dense ones.
+        with pytest.raises(ValueError, match=f"'x' {SMALLER}"):
+            model(*((x,) if "linear" in layer else (x, edges)))
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("layer", ["gcn", "sage", "gat", "gat, no self-loops"])
+def test_storage_of_a_remembered_matrix_that_is_made_smaller_is_refused(layer, part):
+    model, x, adj_t = LAYERS[layer](), torch.eye(SIZE), torch.eye(SIZE).to_sparse_csr()
+    for _ in range(3):
+        with torch.no_grad():  # A backward pass shows the indices to NumPy, which pins them.
+            model(x, adj_t)
+    parts = adj_t.crow_indices(), adj_t.col_indices(), adj_t.values()
+    parts[part].untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=SMALLER):
+        model(x, adj_t)
+
+
+@pytest.mark.parametrize("remembers", [with_self_loops, is_sound])
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_storage_that_was_made_smaller_is_not_compared_with_a_copy(remembers, part):
+    adj_t = torch.eye(SIZE).to_sparse_csr()
+    for _ in range(3):
+        remembers(adj_t)
+    parts = adj_t.crow_indices(), adj_t.col_indices(), adj_t.values()
+    parts[part].untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=f"'edge_index' {SMALLER}"):
+        remembers(adj_t)

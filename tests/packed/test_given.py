@@ -277,3 +277,21 @@ def test_indices_of_sparse_matrices_are_checked(layout, wrong, as_edges):
             if as_edges:
                 with pytest.raises(ValueError, match="'edge_index' is a (sparse )?matrix of shape"):
                     prepare(matrix, 8)
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("part", ["indices", "values"])
+@pytest.mark.parametrize("size", [0, 8])
+def test_parts_of_sparse_matrices_lie_within_their_storages(layout, part, size):
+    packed, x, edges = pack(BitGCNConv(8, 3)), torch.eye(8), torch.tensor([[0], [1]])
+    indices = {"csr": "col_indices", "csc": "row_indices", "coo": "indices"}[layout]
+    matrix = getattr(x, f"to_sparse_{layout}")()
+    getattr(matrix, indices if part == "indices" else "values")().untyped_storage().resize_(size)
+    for name, call in {
+        "x": lambda: packed(matrix, edges),
+        "edge_index": lambda: packed(x, matrix),
+    }.items():
+        with pytest.raises(ValueError, match=f"'{name}' reaches beyond its storage, which was"):
+            call()
+    with pytest.raises(ValueError, match="'edge_index' reaches beyond its storage, which was"):
+        prepare(matrix, 8)

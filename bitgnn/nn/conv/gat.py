@@ -7,11 +7,12 @@ from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size
 
 from bitgnn.kernels import graph_attention, is_fast, with_self_loops
 from bitgnn.nn.altered import sends_messages_of
+from bitgnn.nn.conv.entry import ChecksAdjacency
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
 
-class BitGATConv(GATConv):
+class BitGATConv(ChecksAdjacency, GATConv):
     r"""The ternary twin of :class:`torch_geometric.nn.GATConv`, from `"Graph
     Attention Networks" <https://arxiv.org/abs/1710.10903>`_,
 

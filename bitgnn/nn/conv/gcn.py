@@ -7,11 +7,12 @@ from torch_geometric.typing import Adj
 
 from bitgnn.kernels import spmm, vouch
 from bitgnn.nn.altered import is_fused
+from bitgnn.nn.conv.entry import ChecksAdjacency
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
 
-class BitGCNConv(GCNConv):
+class BitGCNConv(ChecksAdjacency, GCNConv):
     r"""The ternary twin of :class:`torch_geometric.nn.GCNConv`, from
     `"Semi-supervised Classification with Graph Convolutional Networks"
     <https://arxiv.org/abs/1609.02907>`_,

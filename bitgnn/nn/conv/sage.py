@@ -8,6 +8,7 @@ from torch_geometric.typing import Adj, OptPairTensor, Size, SparseTensor
 
 from bitgnn.kernels import spmm
 from bitgnn.nn.altered import is_fused
+from bitgnn.nn.conv.entry import ChecksAdjacency
 from bitgnn.nn.linear import BitLinear
 from bitgnn.nn.rows import RowQuantizer
 from bitgnn.nn.static import StaticMemo
@@ -15,7 +16,7 @@ from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
 
-class BitSAGEConv(SAGEConv):
+class BitSAGEConv(ChecksAdjacency, SAGEConv):
     r"""The ternary twin of :class:`torch_geometric.nn.SAGEConv`, from
     `"Inductive Representation Learning on Large Graphs"
     <https://arxiv.org/abs/1706.02216>`_,

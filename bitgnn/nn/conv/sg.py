@@ -7,11 +7,12 @@ from torch_geometric.typing import Adj
 
 from bitgnn.kernels import spmm, vouch
 from bitgnn.nn.altered import is_fused
+from bitgnn.nn.conv.entry import ChecksAdjacency
 from bitgnn.nn.twin import quantize_children
 from bitgnn.quant import Quant, resolve_quant
 
 
-class BitSGConv(SGConv):
+class BitSGConv(ChecksAdjacency, SGConv):
     r"""The ternary twin of :class:`torch_geometric.nn.SGConv`, from
     `"Simplifying Graph Convolutional Networks"
     <https://arxiv.org/abs/1902.07153>`_,

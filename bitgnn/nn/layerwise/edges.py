@@ -103,9 +103,8 @@ class EdgesByTarget:
                     f"shape {tuple(edge_index.shape)})"
                 )
             self.is_matrix = True
-            self.crow, self.col = edge_index.crow_indices(), edge_index.col_indices()
-            _check_nodes(self.col, num_nodes)
             check_sparse(edge_index, "edge_index")
+            self.crow, self.col = edge_index.crow_indices(), edge_index.col_indices()
             values = edge_index.values()
             self.weight = None if bool((values == 1).all()) else values
             return
