@@ -120,6 +120,7 @@ class _NativeAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         adj_t, x, score_src, score_dst, out, alpha, weight = ctx.saved_tensors
+        check_operand(adj_t, "edge_index")  # NumPy may have rewritten it, unseen by autograd.
         if creates_graph():
             how = ctx.negative_slope, ctx.p, alpha, weight
             grads = differentiable_gradients(adj_t, (x, score_src, score_dst), *how, grad)

@@ -10,7 +10,7 @@ from bitgnn.kernels import native, native_attention, reference
 from bitgnn.kernels.attention import check_shapes, is_sound
 from bitgnn.kernels.attention_torch import differentiable_gradients
 from bitgnn.kernels.second_order import creates_graph
-from bitgnn.kernels.sparse import csr_matrix, transposition
+from bitgnn.kernels.sparse import check_operand, csr_matrix, transposition
 
 
 @torch.library.custom_op("bitgnn::attention", mutates_args=(), device_types="cpu")
@@ -150,6 +150,7 @@ def _gradients(ctx: Any, grad: Tensor, *others: Tensor) -> tuple[Tensor | None, 
     if creates_graph():
         crow, col, x, _, score_dst = operands
         adj_t = _matrix(crow, col, x, score_dst)
+        check_operand(adj_t, "edge_index")
         how = ctx.negative_slope, ctx.p, alpha, weight
         grads = differentiable_gradients(adj_t, operands[2:], *how, grad)
         return None, None, *grads, None, None, None

@@ -11,7 +11,13 @@ from bitgnn.kernels import reference
 from bitgnn.kernels.dropout import dropout
 from bitgnn.kernels.memo import Memo, vouch
 from bitgnn.kernels.second_order import creates_graph
-from bitgnn.kernels.sparse import bag_product, csr_matrix, transposition, with_values
+from bitgnn.kernels.sparse import (
+    bag_product,
+    check_operand,
+    csr_matrix,
+    transposition,
+    with_values,
+)
 
 BLOCK = 2**18  # Edges of a group of heads: their scores take 1 MiB, which a core's caches hold.
 ALPHA, WEIGHT = 2, 3  # Their places among the four tensors that each group of heads saves.
@@ -53,6 +59,7 @@ class TorchAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         adj_t, *operands, out = ctx.saved_tensors[:5]
         saved = ctx.saved_tensors[5:]
+        check_operand(adj_t, "edge_index")  # NumPy may have rewritten it, unseen by autograd.
         if creates_graph():
             alpha, weight = (
                 torch.cat(saved[k::4]).view(grad.size(1), -1).t() for k in (ALPHA, WEIGHT)

@@ -72,7 +72,9 @@ class _QuantizedLinear(torch.autograd.Function):
         operands = (x, weight) if twice else (None, None)
         ctx.save_for_backward(*operands, x_q, x_scale, weight_q, weight_scale)
         ctx.sparse, ctx.rescale_bias = x_q.layout != torch.strided, rescale_bias
-        out = sparse_product(x_q, weight_q.t()) if ctx.sparse else _integers(x_q, weight_q)
+        out = (
+            sparse_product(x_q, weight_q.t(), name="x") if ctx.sparse else _integers(x_q, weight_q)
+        )
         return rescale_(out, x_scale, weight_scale, bias, rescale_bias)
 
     @staticmethod
@@ -94,7 +96,7 @@ class _QuantizedLinear(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 scaled = flat(grad * x_scale)
                 if ctx.sparse:
-                    grad_weight = sparse_product(x_q, scaled, transpose=True).t()
+                    grad_weight = sparse_product(x_q, scaled, True, "x").t()
                 elif native_products.multiplies(x_q, scaled) and not creates_graph():
                     grad_weight = native_products.weight_gradient(flat(x_q), scaled)
                 else:

@@ -152,6 +152,20 @@ def check_operand(x: Tensor, name: str) -> None:
     check_sparse(x, name)
 
 
+def check_before_backward(out: Tensor, matrix: Tensor, name: str) -> Tensor:
+    r"""Has a sparse matrix looked at again (:func:`check_operand`) before torch's own product reads
+    it in the backward pass, as it may be rewritten in between, unseen by autograd.
+
+    Args:
+        out (torch.Tensor): The product, which is returned.
+        matrix (torch.Tensor): The matrix.
+        name (str): What it is, for the error.
+    """
+    if out.grad_fn is not None and not torch.compiler.is_compiling() and not is_transformed():
+        out.grad_fn.register_prehook(lambda grads: check_operand(matrix, name))
+    return out
+
+
 def with_values(matrix: Tensor, values: Tensor) -> Tensor:
     r"""Returns a matrix with other values at the same places.
 
@@ -189,19 +203,16 @@ def sparse_product(
         ValueError: If the shapes do not fit, or indices are not within the shape.
     """
     check_operand(matrix, name)
-    return _product(matrix, dense, transpose)
-
-
-def _product(matrix: Tensor, dense: Tensor, transpose: bool) -> Tensor:
     if not is_fast(matrix) or dense.dtype != matrix.dtype or matrix.requires_grad:
-        return torch.sparse.mm(matrix.to_sparse_coo().t() if transpose else matrix, dense)
+        out = torch.sparse.mm(matrix.to_sparse_coo().t() if transpose else matrix, dense)
+        return check_before_backward(out, matrix, name)
     rows = matrix.size(0 if transpose else 1)
     if dense.dim() != 2 or dense.size(0) != rows:
         raise ValueError(
             f"A {'transposed ' if transpose else ''}matrix of shape {tuple(matrix.shape)} is "
             f"multiplied by one with {rows} rows (got shape {tuple(dense.shape)})"
         )
-    return _SparseProduct.apply(matrix, dense, transpose)
+    return _SparseProduct.apply(matrix, dense, transpose, name)
 
 
 def is_fast(matrix: Tensor) -> bool:
@@ -222,9 +233,9 @@ def is_fast(matrix: Tensor) -> bool:
 
 class _SparseProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, dense: Tensor, transpose: bool) -> Tensor:
+    def forward(ctx: Any, matrix: Tensor, dense: Tensor, transpose: bool, name: str) -> Tensor:
         ctx.save_for_backward(matrix)
-        ctx.transpose = transpose
+        ctx.transpose, ctx.name = transpose, name
         if not transpose:
             return bag_product(matrix.crow_indices(), matrix.col_indices(), matrix.values(), dense)
         how, values = _transposed(matrix)
@@ -234,9 +245,10 @@ class _SparseProduct(torch.autograd.Function):
         return out.view(how.blocks, matrix.size(1), out.size(1)).sum(dim=0)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:
+        # It is checked again: NumPy may have rewritten it, unseen by autograd.
         (matrix,) = ctx.saved_tensors
-        return None, _product(matrix, grad, not ctx.transpose), None
+        return None, sparse_product(matrix, grad, not ctx.transpose, ctx.name), None, None
 
 
 def bag_product(crow: Tensor, col: Tensor, values: Tensor, dense: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch_geometric.typing import Adj
 from bitgnn.kernels.memo import Memo
 from bitgnn.kernels.sparse import (
     PAYS,
+    check_before_backward,
     check_operand,
     from_scipy,
     is_fast,
@@ -37,8 +38,15 @@ def spmm(adj_t: Adj, x: Tensor, reduce: str = "sum") -> Tensor:
         if isinstance(adj_t, Tensor) and is_fast(adj_t) and reduce in ("sum", "add", "mean"):
             return _fast(adj_t, x, reduce)
         if isinstance(adj_t, Tensor):
-            check_operand(adj_t, "edge_index")
+            return _of_torch(adj_t, x, reduce)
     return torch_geometric.utils.spmm(adj_t, x, reduce)
+
+
+@torch.jit.unused
+def _of_torch(adj_t: Tensor, x: Tensor, reduce: str) -> Tensor:
+    check_operand(adj_t, "edge_index")
+    out = torch_geometric.utils.spmm(adj_t, x, reduce)
+    return check_before_backward(out, adj_t, "edge_index")
 
 
 @torch.jit.unused
@@ -50,7 +58,7 @@ def _fast(adj_t: Tensor, x: Tensor, reduce: str) -> Tensor:
         return _fast(adj_t, x.float(), reduce).to(x.dtype)
     matrix = mean_matrix(adj_t) if reduce == "mean" else adj_t
     if x.layout == torch.strided:
-        return sparse_product(matrix, x)
+        return sparse_product(matrix, x, name="edge_index")
     return _sparse_features(matrix, x)
 
 

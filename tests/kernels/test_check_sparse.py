@@ -6,7 +6,16 @@ import torch
 from bitgnn.kernels import native, with_self_loops
 from bitgnn.kernels.attention import is_sound
 from bitgnn.kernels.sparse import check_operand, check_sparse
-from bitgnn.nn import BitGAT, BitGATConv, BitGCN, BitGraphSAGE, BitLinear, BitSAGEConv
+from bitgnn.nn import (
+    BitGAT,
+    BitGATConv,
+    BitGCN,
+    BitGCNConv,
+    BitGraphSAGE,
+    BitLinear,
+    BitSAGEConv,
+    BitSGConv,
+)
 
 SIZE = 6
 PARTS = {
@@ -178,3 +187,55 @@ def test_storage_that_was_made_smaller_is_not_compared_with_a_copy(remembers, pa
     parts[part].untyped_storage().resize_(0)
     with pytest.raises(ValueError, match=f"'edge_index' {SMALLER}"):
         remembers(adj_t)
+
+
+SHARES_INDICES = {  # Layers whose backward pass reads the indices of the caller's matrix.
+    **{f"sage, {aggr}": (BitSAGEConv, {"aggr": aggr}) for aggr in ("mean", "sum", "max", "min")},
+    "gcn": (BitGCNConv, {"normalize": False}),
+    "sg": (BitSGConv, {"add_self_loops": False}),
+    "gat": (BitGATConv, {"add_self_loops": False, "heads": 2}),
+}
+REWRITTEN = "'(edge_index|x)' is a (sparse )?matrix of shape .6, 6."
+
+
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:Converting sparse tensor")
+@pytest.mark.parametrize("use_native", [True, False])
+@pytest.mark.parametrize("form", ["csr", "csr, with a gradient", "csc", "coo"])
+@pytest.mark.parametrize("layer", SHARES_INDICES)
+def test_indices_that_are_rewritten_before_the_backward_pass_are_refused(
+    layer, form, use_native, monkeypatch
+):
+    if not use_native:
+        monkeypatch.setattr(native, "enabled", lambda: False)
+    if layer in ("sg", "gat") and form in ("csc", "coo"):
+        pytest.skip("PyG takes no such matrix, or copies it")
+    make, how = SHARES_INDICES[layer]
+    conv, x = make(SIZE, 3, **how), torch.randn(SIZE, SIZE, requires_grad=True)
+    for value in (-1, SIZE, 900_000_000):
+        adj_t = getattr(torch.eye(SIZE), f"to_sparse_{form[:3]}")()
+        _, col = PARTS[form[:3]][1](adj_t)
+        if "gradient" in form:
+            adj_t.requires_grad_()
+        out = conv(x, adj_t)
+        col.numpy()[1] = value
+        with pytest.raises(ValueError, match=REWRITTEN):
+            out.sum().backward()
+
+
+@pytest.mark.parametrize("quant", [None, "b158"])
+@pytest.mark.parametrize("layout", ["csr", "coo"])
+def test_indices_of_features_that_are_rewritten_before_the_backward_pass(layout, quant):
+    layer, x = BitLinear(SIZE, 3, quant=quant), getattr(torch.eye(SIZE), f"to_sparse_{layout}")()
+    out = layer(x)
+    PARTS[layout][1](x)[1].numpy()[1] = 900_000_000
+    with pytest.raises(ValueError, match=REWRITTEN):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("layer", SHARES_INDICES)
+def test_indices_that_stay_are_accepted_by_each_backward_pass(layer):
+    make, how = SHARES_INDICES[layer]
+    conv, x = make(SIZE, 3, **how), torch.randn(SIZE, SIZE, requires_grad=True)
+    out = conv(x, torch.eye(SIZE).to_sparse_csr())
+    for _ in range(2):
+        out.sum().backward(retain_graph=True)
