@@ -19,8 +19,8 @@ def quantize_rows(x: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
     Shapes:
         As in :func:`bitgnn.quant.quantize_rows`.
     """
-    x = x.detach()
     check_operand(x, "x")
+    x = x.detach()
     bounds = *config.activation_range, config.eps
     if x.layout == torch.sparse_csr and native.applies(x.values()):
         offsets = x.crow_indices().long()

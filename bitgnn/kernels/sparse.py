@@ -15,7 +15,7 @@ from torch import Tensor
 from bitgnn.kernels import native
 from bitgnn.kernels.memo import Memo
 from bitgnn.kernels.plain import check_extent
-from bitgnn.quant.straight_through import is_transformed
+from bitgnn.quant.straight_through import is_differentiated, is_transformed
 
 BLOCK_ROWS = 2**12  # Of 64 channels: 1 MiB, which a core's caches hold.
 BLOCK_VALUES = 16  # A block pays if its columns have so many values.
@@ -141,15 +141,21 @@ def check_operand(x: Tensor, name: str) -> None:
         name (str): What it is, for the error.
 
     Raises:
-        ValueError: If its indices are not within its shape, or its parts reach beyond their
-            storages.
+        ValueError: If its indices are not within its shape, its parts reach beyond their storages,
+            or a transform of :mod:`torch.func` cannot follow it.
     """
     known = x.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo) and x.dim() == 2
     if not known or not x.is_cpu or type(x) is not Tensor:
         return
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling():
         return
-    check_sparse(x, name)
+    if x.layout != torch.sparse_coo and is_differentiated():  # Torch refuses to wrap the others.
+        raise ValueError(
+            f"torch.func.grad and jvp cannot follow a sparse matrix in CSR or CSC form: pass "
+            f"'{name}' dense"
+        )
+    if not torch._C._are_functorch_transforms_active():
+        check_sparse(x, name)
 
 
 def check_before_backward(out: Tensor, matrix: Tensor, name: str) -> Tensor:

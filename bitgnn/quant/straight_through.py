@@ -2,6 +2,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 
 
@@ -44,6 +45,15 @@ def _blend(value: Tensor, target: Tensor, strength: float) -> Tensor:
 def is_transformed() -> bool:
     """Whether a transform of :mod:`torch.func` or forward-mode differentiation is active."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_differentiated() -> bool:
+    """Whether a transform of :mod:`torch.func` that differentiates is active: any but
+    :func:`torch.func.vmap`."""
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return False
+    derivatives = TransformType.Grad, TransformType.Jvp
+    return any(each.key() in derivatives for each in get_interpreter_stack() or ())
 
 
 def straight_through(value: Tensor, target: Tensor, strength: float = 1.0) -> Tensor:

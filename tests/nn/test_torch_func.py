@@ -81,6 +81,49 @@ def test_ensembles(call, name):
         assert_close(out, f(parameters(model), x))
 
 
+DERIVATIVES = {
+    "grad": lambda f, x: grad(lambda x: f(x).sum())(x),
+    "jacrev": lambda f, x: jacrev(f)(x),
+    "jacfwd": lambda f, x: jacfwd(f)(x),
+    "jvp": lambda f, x: jvp(f, (x,), (x,)),
+    "hessian": lambda f, x: hessian(lambda x: f(x).sum())(x),
+    "vmap of grad": lambda f, x: vmap(grad(lambda x: f(x).sum()))(x[None]),
+    "grad of vmap": lambda f, x: grad(lambda x: vmap(f)(x).sum())(x[None]),
+}
+ON_GRAPHS = [name for name in LAYERS if name not in ("linear", "mlp")]
+FORMS = {"csr": ADJ.to_sparse_csr(), "coo": ADJ.to_sparse_coo(), "csc": ADJ.to_sparse_csc()}
+
+
+@pytest.mark.parametrize("how", DERIVATIVES)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ON_GRAPHS)
+def test_derivatives_on_sparse_matrices_are_refused_in_one_sentence(name, form, how):
+    layer, x = LAYERS[name](), torch.randn(6, 5)
+    with pytest.raises(ValueError, match="grad and jvp cannot follow a sparse adjacency matrix: p"):
+        DERIVATIVES[how](lambda x: layer(x, edge_index=FORMS[form]), x)
+
+
+@pytest.mark.parametrize("quant", [None, "b158"])
+@pytest.mark.parametrize("form", ["csr", "csc"])
+def test_derivatives_on_sparse_features_are_refused_in_one_sentence(form, quant):
+    layer = BitLinear(6, 3, quant=quant)
+    with pytest.raises(ValueError, match="CSR or CSC form: pass 'x' dense"):
+        grad(lambda params: functional_call(layer, params, (FORMS[form],)).sum())(parameters(layer))
+
+
+@pytest.mark.filterwarnings("ignore:Converting sparse tensor")
+@pytest.mark.parametrize("form", ["csr", "coo"])
+@pytest.mark.parametrize("name", ON_GRAPHS)
+def test_batches_and_ensembles_on_sparse_matrices(name, form):
+    models, adj_t = [LAYERS[name]().eval() for _ in range(2)], FORMS[form]
+    xs = torch.randn(3, 6, 5)
+    outs = vmap(lambda x: models[0](x, adj_t))(xs)
+    assert_close(outs, torch.stack([models[0](x, adj_t) for x in xs]))
+    stacked, _ = stack_module_state(models)
+    outs = vmap(lambda params: functional_call(models[0], params, (xs[0], adj_t)))(stacked)
+    assert_close(outs, torch.stack([model(xs[0], adj_t) for model in models]))
+
+
 def test_hessian():
     torch.manual_seed(0)
     layer, x = BitLinear(5, 3), torch.randn(2, 5)

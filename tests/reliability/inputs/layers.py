@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bitgnn import convert, pack
-from bitgnn.nn import BitGAT, BitGCN, BitLinear, BitSGC, layerwise_inference
+from bitgnn.nn import BitGAT, BitGCN, BitGCNConv, BitLinear, BitSGC, layerwise_inference
 from bitgnn.packed.lower import Unsupported
 from tests.reliability.bad_input import BadInput
 
@@ -60,6 +60,11 @@ def _layerwise(model):
 def _sparse_second_order(folder):
     x = torch.eye(4).to_sparse_csr().requires_grad_()
     torch.autograd.grad(BitLinear(4, 2)(x).sum(), x, create_graph=True)
+
+
+def _sparse_derivative(folder):
+    conv, adj_t = BitGCNConv(4, 2), torch.eye(4).to_sparse_csr()
+    torch.func.grad(lambda x: conv(x, adj_t).sum())(torch.eye(4))
 
 
 BAD_INPUTS = [
@@ -148,5 +153,12 @@ BAD_INPUTS = [
         _sparse_second_order,
         RuntimeError,
         "make them dense",
+    ),
+    BadInput(
+        "torch.func.grad(BitGCNConv)",
+        "a sparse adjacency matrix",
+        _sparse_derivative,
+        ValueError,
+        "pass 'edge_index' as edges",
     ),
 ]
