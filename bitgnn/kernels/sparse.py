@@ -66,7 +66,8 @@ def check_sparse(x: Tensor, name: str) -> None:
     elif x.layout == torch.sparse_csc:
         check_rows(x.ccol_indices(), x.row_indices(), x.shape[::-1], values.size(0), name)
     else:
-        indices, size = x._indices(), torch.tensor(x.shape, device="cpu").view(-1, 1)
+        indices = x._indices()
+        size = torch.tensor(x.shape[: x.sparse_dim()], device="cpu").view(-1, 1)
         check_extent(indices, name)
         if bool(((indices < 0) | (indices >= size)).any()):
             least, most = indices.amin(dim=1).tolist(), indices.amax(dim=1).tolist()

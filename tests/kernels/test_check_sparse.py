@@ -75,6 +75,14 @@ def test_matrix_that_claims_to_be_coalesced_is_refused(indices):
     check_sparse(torch.sparse_coo_tensor(indices, torch.ones(2), (SIZE, SIZE)), "x")
 
 
+def test_a_matrix_of_sparse_rows_has_indices_of_rows_alone():
+    x = torch.ones(5, 2).to_sparse(1)
+    check_sparse(x, "x")
+    with pytest.raises(ValueError, match="'x' is a matrix of shape .5, 2., but has indices from"):
+        x = torch.sparse_coo_tensor([[5]], torch.ones(1, 2), (5, 2), check_invariants=False)
+        check_sparse(x, "x")
+
+
 def test_parts_of_other_sizes_are_refused():
     crow, col, values = torch.tensor([0, 1, 2]), torch.tensor([0, 1]), torch.ones(2)
     for parts in ((crow[:2], col, values), (crow, col[:1], values), (crow, col, values[:1])):
