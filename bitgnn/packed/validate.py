@@ -12,6 +12,7 @@ from bitgnn.packed.program import Edges, Program, Step, types
 from bitgnn.packed.validate_ops import (
     BY_TYPE,
     MOST_COLUMNS,
+    MOST_EDGES,
     MOST_INPUTS,
     MOST_STEPS,
     MOST_WIDTH,
@@ -59,6 +60,7 @@ def validate(program: Program) -> None:
             _check_kinds(step, kinds, last=place + 1 == len(steps))
             _check_edges(step, program.is_hetero)
         kinds.append(OPS[step.op].makes)
+    _check_forms(steps)
     if kinds[-1] not in (NUMBERS, BY_TYPE):
         raise ValueError(f"The last step makes {kinds[-1]}, which are no output")
     types(steps)
@@ -230,6 +232,23 @@ def _check_edges(step: Step, is_hetero: bool) -> None:
         return
     check_fields({name: getattr(edges, name) for name in EDGES}, EDGES, "edges")
     _check_relation(step.op, edges, is_hetero)
+
+
+def _check_forms(steps: Sequence[Step]) -> None:
+    """Limits what a call keeps of a graph beyond its edges, whatever the size of the file."""
+    forms: dict[Any, set[Edges]] = {}
+    for place, step in enumerate(steps):
+        if step.edges is None:
+            continue
+        found = forms.setdefault(step.edges.relation, set())
+        found.add(step.edges)
+        if len(found) > MOST_EDGES:
+            of = "" if step.edges.relation is None else f" of type {step.edges.relation}"
+            with at_step(place, step.op, step.name):
+                raise ValueError(
+                    f"'edges' must be one of at most {MOST_EDGES} descriptions of the edges{of} "
+                    f"(got {shown(step.edges)}): a graph is copied for each"
+                )
 
 
 def _check_relation(op: str, edges: Edges, is_hetero: bool) -> None:

@@ -19,6 +19,7 @@ MOST_INPUTS = 16384  # of all steps together
 MOST_WIDTH = 2**18  # columns of a value that a step makes
 MOST_COLUMNS = 2**22  # of all such values
 MOST_HEADS = 2**12
+MOST_EDGES = 16  # forms of the edges of a type, of each of which a prepared graph keeps a copy
 
 NUMBERS, ROWS, BY_TYPE = "numbers", "integer rows", "values by type"  # what a value may be
 

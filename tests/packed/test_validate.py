@@ -10,6 +10,7 @@ from bitgnn.packed.trace import trace
 from bitgnn.packed.validate import infer, validate, widths
 from bitgnn.packed.validate_ops import (
     MOST_COLUMNS,
+    MOST_EDGES,
     MOST_HEADS,
     MOST_INPUTS,
     MOST_STEPS,
@@ -283,6 +284,26 @@ def test_pack_refuses_what_load_would(monkeypatch):
     monkeypatch.setattr("bitgnn.packed.validate.MOST_STEPS", 3)
     with pytest.raises(ValueError, match="at most 3 steps"):
         pack(BitMLP([4, 4, 4]))
+
+
+def fills(count, **changes):
+    edges = [Edges("gcn", True, 1 + k / 1000, True, **changes) for k in range(count)]
+    return [aggregate(k + len(changes), each) for k, each in enumerate(edges)]
+
+
+def test_forms_of_edges_are_limited():
+    # A prepared graph keeps a copy of its edges for each.
+    validate(program(*fills(MOST_EDGES), *(aggregate(0, Edges("gcn", True, 1.0, True)),) * 9))
+    with pytest.raises(ValueError, match=rf"Step {MOST_EDGES} \('aggregate'\): 'edges' must be"):
+        validate(program(*fills(MOST_EDGES + 1)))
+
+
+def test_forms_of_edges_are_limited_for_each_type():
+    one, other = (("a", name, "a") for name in ("to", "by"))
+    pick = Step("pick", (0,), attrs={"nodes": "a"})
+    validate(program(pick, *fills(MOST_EDGES, relation=one), aggregate(1, Edges(relation=other))))
+    with pytest.raises(ValueError, match="descriptions of the edges of type .'a', 'to', 'a'"):
+        validate(program(pick, *fills(MOST_EDGES + 1, relation=one)))
 
 
 def test_a_program_reads_a_limited_number_of_values():

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bitgnn import load, pack
-from bitgnn.nn import BitGATConv, BitMLP
+from bitgnn.nn import BitGATConv, BitGCNConv, BitMLP
 from bitgnn.packed.file import MOST_HEADER
 from bitgnn.tensor_file import checksum
 from tests.reliability.bad_input import BadInput
@@ -70,6 +70,13 @@ def widen(tensors, metadata, steps):
         )  # fmt: skip
 
 
+def vary_edges(tensors, metadata, steps):
+    aggregate = next(step for step in steps if step["op"] == "aggregate")
+    for number in range(2000):
+        edges = aggregate["edges"] | {"fill": 1 + number / 1000}
+        steps.append(aggregate | {"inputs": [len(steps)], "edges": edges})
+
+
 def nest(tensors, metadata, steps):
     return "[" * 100_000
 
@@ -106,6 +113,11 @@ BAD_INPUTS = [
         ("a function of torch as activation", changed(call_act), "'kind' must be one of"),
         ("a step that reads a later one", changed(loop), "'inputs' must be a list"),
         ("40 times a value beside itself", changed(widen), "it makes rows of 1 to 262144 columns"),
+        (
+            "2,000 forms of the edges",
+            changed(vary_edges, model=BitGCNConv(4, 3)),
+            "'edges' must be one of at most 16 descriptions",
+        ),
         ("JSON nested 100,000 deep", changed(nest), "'program' is nested too deeply"),
         ("2^64 bits", changed(attribute("bits", 2**64)), "'bits' must be one of"),
         ("NaN as an attribute", changed(attribute("eps", float("nan"))), "NaN is no number"),
