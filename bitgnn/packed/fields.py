@@ -1,5 +1,6 @@
 r"""The values that a field of a packed model's program may have: type and range. Booleans and NaN
-are no numbers."""
+are no numbers, and of integers and floats one does not stand for the other, but that an integer may
+be written where a float is meant (:func:`bitgnn.packed.validate.as_floats`)."""
 
 import math
 from dataclasses import dataclass
@@ -15,18 +16,29 @@ class Field(Protocol):
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number from `low` to `high`."""
+    r"""A finite number from `low` to `high`: a float, or an integer that a float holds exactly.
+
+    Args:
+        low (float): The least number.
+        high (float): The largest.
+        below (bool, optional): Whether the largest is itself not allowed. (default: :obj:`False`)
+    """
 
     low: float
     high: float
+    below: bool = False
 
     def allows(self, value: Any) -> bool:
         """Whether a value is such a number."""
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and self.low <= value <= self.high  # NaN is not
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return False
+        if not self.low <= value <= self.high:  # NaN is not
+            return False
+        return float(value) == value and not (self.below and value == self.high)
 
     def __str__(self) -> str:
-        return f"a number from {self.low:g} to {self.high:g}"
+        to = "to below" if self.below else "to"
+        return f"a number from {self.low:g} {to} {self.high:g} that a float holds"
 
 
 @dataclass(frozen=True)
@@ -47,13 +59,13 @@ class Integer:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, none of which is a boolean."""
+    """One of some values, and of their types: neither -1.0 nor true is the integer."""
 
     values: tuple[Any, ...]
 
     def allows(self, value: Any) -> bool:
         """Whether a value is one of them."""
-        return not isinstance(value, bool) and value in self.values
+        return any(type(value) is type(each) and value == each for each in self.values)
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(repr, self.values))}"

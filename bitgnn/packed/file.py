@@ -16,7 +16,7 @@ from bitgnn.files import write_whole
 from bitgnn.packed.fields import Field, Integer, ListOf, Object, Text, shown
 from bitgnn.packed.program import Edges, Program, Step
 from bitgnn.packed.trits import from_trits, to_trits
-from bitgnn.packed.validate import EDGES, RELATION, at_step, check_fields, validate
+from bitgnn.packed.validate import EDGES, RELATION, as_floats, at_step, check_fields, validate
 from bitgnn.packed.validate_ops import MOST_STEPS
 from bitgnn.tensor_file import CHECKSUM, from_bytes, to_bytes
 
@@ -124,7 +124,7 @@ def read_program(path: str | os.PathLike[str]) -> tuple[Program, dict[str, str]]
         validate(program)
     except ValueError as error:
         raise ValueError(f"'{path}' cannot be read: {error}") from None
-    return program, about
+    return as_floats(program), about
 
 
 def _check_version(metadata: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from bitgnn.packed.program import Program, Relation
 from bitgnn.packed.trace import trace
 from bitgnn.packed.trace_hetero import trace_hetero, types_of
 from bitgnn.packed.trits import TRITS
-from bitgnn.packed.validate import validate, widths
+from bitgnn.packed.validate import as_floats, validate, widths
 
 FEATURES = (*NUMBERS, torch.bool)
 
@@ -322,7 +322,7 @@ def pack(model: nn.Module) -> PackedModel:
     with torch.no_grad():
         program = trace_hetero(model, nodes, relations) if nodes else trace(model)
     validate(program)
-    return PackedModel(program, {"model": type(model).__name__})
+    return PackedModel(as_floats(program), {"model": type(model).__name__})
 
 
 def load(path: str | os.PathLike[str]) -> PackedModel:

@@ -3,6 +3,7 @@ step and the field that is not in the table of operators, or does not fit the re
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,6 +66,29 @@ def validate(program: Program) -> None:
         raise ValueError(f"The last step makes {kinds[-1]}, which are no output")
     types(steps)
     infer(steps, {})
+
+
+def as_floats(program: Program) -> Program:
+    r"""Returns a valid program with floats wherever numbers are meant. Models have integers there,
+    such as the 0 of ``nn.LeakyReLU(0)``, which not all that reads them takes.
+
+    Args:
+        program (Program): The program, which :func:`validate` has accepted.
+    """
+    return Program(tuple(map(_with_floats, program.steps)))
+
+
+def _with_floats(step: Step) -> Step:
+    fields = attributes(step)
+    attrs = {name: _as_float(value, fields[name]) for name, value in step.attrs.items()}
+    edges = step.edges
+    if edges is not None:
+        edges = replace(edges, fill=float(edges.fill))
+    return step.replace(attrs=attrs, edges=edges)
+
+
+def _as_float(value: Any, field: Field) -> Any:
+    return float(value) if isinstance(field, Number) else value
 
 
 def widths(program: Program, features: int | Mapping[str, int]) -> list[int]:

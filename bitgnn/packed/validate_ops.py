@@ -183,7 +183,7 @@ OPS: dict[str, Op] = {
         {
             "bits": Choice(ACTIVATION_BITS),
             "full_range": Flag(),
-            "eps": Number(1e-30, 1.0),
+            "eps": Number(1e-30, 1.0, below=True),
         },
         makes=ROWS,
     ),

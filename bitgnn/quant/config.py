@@ -90,6 +90,8 @@ class QuantConfig:
         if isinstance(value, bool) != isinstance(allowed[0], bool) or value not in allowed:
             choices = ", ".join(repr(choice) for choice in allowed)
             raise ValueError(f"'{name}' must be one of {choices} (got {value!r})")
+        # Of equal values the one of the table: bits of 8.0 would give ranges that are no integers.
+        object.__setattr__(self, name, allowed[allowed.index(value)])
 
     @property
     def ternary(self) -> bool:

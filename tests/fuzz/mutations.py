@@ -95,6 +95,11 @@ def mutated(seed):
         return rng.choice(OF_BYTES)(bytearray(content), rng)
     tensors, metadata = dict(tensors), dict(metadata)
     steps = json.loads(metadata["program"])
+    if seed % 13 == 3:  # Alone, and with numbers of its own: no other file depends on it.
+        swap_types(steps, random.Random(f"types of {seed}"))
+        metadata["program"] = json.dumps(steps)
+        metadata["sha256"] = checksum(tensors, metadata)
+        return save(tensors, metadata)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         kind = rng.random()
         if kind < 0.4 and tensors:
@@ -229,6 +234,24 @@ def change_attribute(steps, rng, tensors):
     known = sorted(attrs)
     name = rng.choice(known) if known and rng.random() < 0.9 else rng.choice(FIELDS)
     attrs[name] = likely(name, rng)
+
+
+def swap_types(steps, rng):
+    """Writes an integer as a float or the other way round: the same value, or one that only the
+    other type holds."""
+    numbers = [
+        (fields, name)
+        for step in steps
+        for fields in (step["attrs"], step["edges"] or {})
+        for name, value in sorted(fields.items())
+        if type(value) in (int, float)
+    ]
+    for fields, name in rng.sample(numbers, min(len(numbers), rng.choice((1, 1, 2)))):
+        value = fields[name]
+        if type(value) is int:
+            fields[name] = rng.choice((float(value), float(value), value + 0.5))
+        else:
+            fields[name] = rng.choice((round(value), 0, 1, 1, -1, 2**80, 2**53 + 1, 10**30))
 
 
 def remove_attribute(steps, rng, tensors):

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bitgnn import QuantConfig, load, pack
-from bitgnn.nn import BitGCN, BitGraphSAGE, BitLinear
+from bitgnn.nn import BitGATConv, BitGCN, BitGraphSAGE, BitLinear
 from bitgnn.packed.file import FORMAT, MOST_HEADER, _steps, read_program, write_program
 from bitgnn.packed.program import Step
 from bitgnn.packed.trace import trace
@@ -282,3 +282,56 @@ def test_one_weight_of_many_shapes_takes_its_memory_once():
     assert len({step.tensors["weight"].data_ptr() for step in found}) == 1
     for step, expected in zip(found, steps, strict=True):
         assert torch.equal(step.tensors["weight"], expected.tensors["weight"])
+
+
+class Behind(nn.Module):
+    """A ternary layer, and another one behind it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.lin, self.layer = BitLinear(4, 3), layer
+
+    def forward(self, x, edge_index):
+        reads = isinstance(self.layer, BitGATConv)
+        return self.layer(self.lin(x), edge_index) if reads else self.layer(self.lin(x))
+
+
+NUMBERS = {
+    "alpha": (nn.ELU(), (1, 0, -2, 2**80)),
+    "negative_slope": (nn.LeakyReLU(), (1, 0, -2, 2**80)),
+    "slope": (BitGATConv(3, 3), (1, 0, -2, 2**80)),
+    "eps": (nn.LayerNorm(3), (0, 1, 2**80)),
+}
+
+
+@pytest.mark.parametrize("native", ["0", "1"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_integers_where_floats_are_meant(name, native, tmp_path, monkeypatch):
+    monkeypatch.setenv("BITGNN_NATIVE", native)
+    layer, values = NUMBERS[name]
+    model = Behind(layer).eval()
+    x, edges = torch.randn(3, 4), torch.tensor([[0, 1, 2], [1, 2, 0]])
+    place = tmp_path / "model.safetensors"
+    for value in values:
+        pack(model).save(place)
+
+        def change(tensors, metadata, steps, value=value):
+            found = [step["attrs"] for step in steps if name in step["attrs"]]
+            found[-1][name] = value
+
+        rewrite(place, change)
+        packed = load(place)
+        assert type(packed.program.steps[-1].attrs.get(name, 0.0)) is float
+        graph = edges if packed.program.reads_edges else None
+        assert packed(x, graph).shape == (3, 3)
+
+
+def test_a_model_with_integers_where_floats_are_meant(path, monkeypatch):
+    monkeypatch.setenv("BITGNN_NATIVE", "0")
+    model = nn.Sequential(BitLinear(4, 3), nn.LeakyReLU(0), nn.ELU(alpha=2**80)).eval()
+    packed = pack(model)
+    packed.save(path)
+    x = torch.randn(3, 4)
+    assert torch.equal(packed(x), load(path)(x))
+    with pytest.raises(ValueError, match="'alpha' must be a number"):
+        pack(nn.Sequential(BitLinear(4, 3), nn.ELU(alpha=10**30)))

@@ -3,11 +3,12 @@ import torch
 
 from bitgnn import QuantConfig, pack
 from bitgnn.nn import BitGAT, BitGATConv, BitGCN, BitGraphSAGE, BitMLP
+from bitgnn.packed import reference
 from bitgnn.packed.activations import ACTIVATIONS
 from bitgnn.packed.plan import plan
 from bitgnn.packed.program import Edges, Program, Step
 from bitgnn.packed.trace import trace
-from bitgnn.packed.validate import infer, validate, widths
+from bitgnn.packed.validate import as_floats, infer, validate, widths
 from bitgnn.packed.validate_ops import (
     MOST_COLUMNS,
     MOST_EDGES,
@@ -91,12 +92,32 @@ BAD_STEPS = {
     "NaN": (act(0, "elu", alpha=float("nan")), "'alpha' must be a number"),
     "infinity": (act(0, "leaky_relu", negative_slope=float("inf")), "'negative_slope' must be"),
     "a dimension": (act(0, "softmax", dim=7), "'dim' must be one of"),
+    "a float for a dimension": (act(0, "softmax", dim=-1.0), "'dim' must be one of .*got -1.0"),
+    "a float for bits": (quantize(0, bits=8.0), "'bits' must be one of .*got 8.0"),
+    "a float for bits of weights": (linear(0, 3, 4, bits=2.0), "'bits' must be one of .*got 2.0"),
+    "an integer that no float holds": (
+        act(0, "elu", alpha=2**53 + 1),
+        "'alpha' must be a number .*got 9007199254740993",
+    ),
+    "an integer that only looks like a float": (
+        act(0, "leaky_relu", negative_slope=10**30),
+        "'negative_slope' must be a number",
+    ),
+    "a slope that no float holds": (attend(0, slope=10**30), "'slope' must be a number"),
+    "a weight of self-loops that no float holds": (
+        aggregate(0, Edges(fill=10**30)),
+        "'edges.fill' must be a number",
+    ),
     "a boolean for an integer": (quantize(0, bits=True), "'bits' must be one of"),
     "an integer for a boolean": (quantize(0, full_range=1), "'full_range' must be true or false"),
     "many bits": (quantize(0, bits=2**31), "'bits' must be one of 2, 3, 4, 5, 6, 7, 8"),
     "more bits than a machine has": (quantize(0, bits=2**64), "'bits' must be one of"),
     "a huge integer": (quantize(0, bits=10**5000), "got int of great size"),
     "an eps of 0": (quantize(0, eps=0.0), "'eps' must be a number from 1e-30"),
+    "an eps of 1": (
+        quantize(0, eps=1),
+        "'eps' must be a number from 1e-30 to below 1 that a float holds .got 1",
+    ),
     "a name that is no text": (Step("unit", (0,), name=3), "'name' must be a string"),
     "a value that is not there yet": (Step("unit", (1,)), "'inputs' must be a list"),
     "itself": (Step("add", (0, 1)), "'inputs' must be a list"),
@@ -270,14 +291,27 @@ def test_a_program_may_be_as_long_as_the_limit():
 
 
 def test_one_table_of_operators_and_activations():
-    from bitgnn.packed import reference
-
     assert all(hasattr(reference, f"_{op}") for op in OPS)
     for kind, activation in ACTIVATIONS.items():
         assert activation.parameters.keys() == activation.defaults.keys()
         validate(program(act(0, kind, **activation.defaults)))
         made = reference.one(act(0, kind, **activation.defaults), None, torch.randn(3, 4))
         assert made.shape == (3, 4)
+
+
+def test_integers_that_floats_hold_become_floats():
+    slopes = act(0, "elu", alpha=2**80), act(1, "leaky_relu", negative_slope=0)
+    steps = *slopes, attend(2, slope=1), aggregate(3, Edges("gcn", True, 2))
+    written = program(*steps, Step("layer_norm", (4,), attrs={"over": "row", "eps": 0}))
+    validate(written)
+    found = as_floats(written)
+    numbers = [
+        *(found.steps[0].attrs["alpha"], found.steps[1].attrs["negative_slope"]),
+        *(found.steps[2].attrs["slope"], found.steps[3].edges.fill, found.steps[4].attrs["eps"]),
+    ]
+    assert numbers == [2.0**80, 0.0, 1.0, 2.0, 0.0] and {*map(type, numbers)} == {float}
+    assert type(found.steps[2].attrs["heads"]) is int
+    reference.run(Program(found.steps[:2]), torch.randn(3, 4), None)
 
 
 def test_pack_refuses_what_load_would(monkeypatch):

@@ -56,6 +56,12 @@ def test_quant_config_equality_is_that_of_its_fields(first, second):
     assert {first, *copies} == {first}
 
 
+def test_bits_are_those_of_the_table():
+    config = QuantConfig(weight_bits=4.0, activation_bits=8.0)
+    assert config.to_json() == QuantConfig(weight_bits=4).to_json()
+    assert type(config.activation_range[0]) is int
+
+
 def test_quant_config_is_immutable():
     config = QuantConfig()
     with pytest.raises(FrozenInstanceError):

@@ -120,6 +120,13 @@ BAD_INPUTS = [
         ),
         ("JSON nested 100,000 deep", changed(nest), "'program' is nested too deeply"),
         ("2^64 bits", changed(attribute("bits", 2**64)), "'bits' must be one of"),
+        ("8.0 bits", changed(attribute("bits", 8.0)), "'bits' must be one of"),
+        (
+            "an integer that no float holds",
+            changed(attribute("slope", 10**30), model=GAT),
+            "'slope' must be a number",
+        ),
+        ("an eps of 1", changed(attribute("eps", 1)), "'eps' must be a number from 1e-30 to below"),
         ("NaN as an attribute", changed(attribute("eps", float("nan"))), "NaN is no number"),
         ("true as a number", changed(attribute("eps", True)), "'eps' must be a number"),
         ("a short bias", changed(tensor("1.bias", torch.ones(3))), "'bias' has 3 numbers, but"),
