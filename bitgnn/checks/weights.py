@@ -15,6 +15,10 @@ from bitgnn.quant import QuantConfig, quantize_weight
 MANY_ZEROS = 0.95
 MANY_SILENT = 0.1
 MANY_IN_32_BITS = 0.1
+LARGE = (
+    "others are so large that they set the scale. Use granularity='channel', or weights of one "
+    "scale"
+)
 
 
 def check_weights(model: Module) -> Iterator[Finding]:
@@ -42,21 +46,37 @@ def _check_zeros(
     layer: BitLinear | BitHeteroLinear, config: QuantConfig, name: str
 ) -> Iterator[Finding]:
     if isinstance(layer, BitLinear):
-        matrices = [layer.ternary()[0]]
+        matrices = [layer.ternary()]
     else:  # A heterogeneous layer has a matrix for each type.
-        matrices = [quantize_weight(weight.t(), config)[0] for weight in layer.weight]
-    total = sum(matrix.numel() for matrix in matrices)
-    zeros = sum(int((matrix == 0).sum()) for matrix in matrices)
-    outputs = sum(matrix.size(0) for matrix in matrices)
-    silent = sum(int((matrix == 0).all(dim=1).sum()) for matrix in matrices)
+        matrices = [quantize_weight(weight.t(), config) for weight in layer.weight]
+    total = sum(matrix.numel() for matrix, _ in matrices)
+    outputs = sum(matrix.size(0) for matrix, _ in matrices)
+    zeros, silent = _count([matrix == 0 for matrix, _ in matrices])
     if zeros >= MANY_ZEROS * total or silent >= MANY_SILENT * outputs:
+        # Where the scale is eps, no weight has set it.
+        at_eps = _count([(matrix == 0) & (scale <= config.eps) for matrix, scale in matrices])
+        is_small = 2 * at_eps[0] > zeros or 2 * at_eps[1] > silent
+        cause = _too_small(layer, config) if is_small else LARGE
         yield Finding(
             "weights",
             name,
             f"{percent(zeros, total)} of its weights are 0 in ternary, all of them in {silent} of "
-            f"{outputs} outputs: others are so large that they set the scale. Use "
-            "granularity='channel', or weights of one scale",
+            f"{outputs} outputs: {cause}",
         )
+
+
+def _count(zeros: list[Tensor]) -> tuple[int, int]:
+    """The number of zeros, and of outputs that have nothing else."""
+    return sum(int(each.sum()) for each in zeros), sum(int(each.all(dim=1).sum()) for each in zeros)
+
+
+def _too_small(layer: BitLinear | BitHeteroLinear, config: QuantConfig) -> str:
+    if not layer.weight.any():
+        return "all of them are 0. Initialize the layer again, `reset_parameters()`"
+    return (
+        f"they are so small that eps={config.eps:g}, the smallest scale, rounds them to 0. Use "
+        "larger weights, such as of `reset_parameters()`, or a smaller eps"
+    )
 
 
 def _has_values(parameter: Tensor) -> bool:

@@ -147,6 +147,39 @@ def test_weights_of_uneven_scale():
     assert found(per_channel, binary()) == {}
 
 
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_weights_below_the_smallest_scale(granularity):
+    model = mlp(16, quant=QuantConfig(granularity=granularity))
+    with torch.no_grad():
+        model.lins[0].weight *= 1e-9
+    text = found(model, binary())["weights", "lins.0"]
+    assert "in 64 of 64 outputs: they are so small that eps=1e-08" in text
+    with torch.no_grad():
+        model.lins[0].weight *= 0
+    assert "all of them are 0. Initialize" in found(model, binary())["weights", "lins.0"]
+    smaller = mlp(16, quant=QuantConfig(granularity=granularity, eps=1e-20))
+    with torch.no_grad():
+        smaller.lins[0].weight *= 1e-9
+    assert found(smaller, binary()) == {}
+
+
+def test_weights_of_few_outputs_below_the_smallest_scale():
+    model = mlp(16, quant=QuantConfig(granularity="channel"))
+    with torch.no_grad():
+        model.lins[0].weight[:9] *= 1e-9
+    text = found(model, binary())["weights", "lins.0"]
+    assert "in 9 of 64 outputs: they are so small that eps=1e-08" in text
+
+
+def test_weights_of_which_few_reach_half_the_smallest_scale():
+    model = mlp(16)
+    with torch.no_grad():
+        model.lins[0].weight.fill_(1e-9)
+        model.lins[0].weight[0, :] = 1e-8
+    text = found(model, binary())["weights", "lins.0"]
+    assert "in 63 of 64 outputs: they are so small that eps=1e-08" in text
+
+
 def test_weights_by_type_and_weights_that_are_nan():
     model = nn.ModuleDict({"lin": BitHeteroLinear(16, 64, num_types=2), "head": BitLinear(64, 3)})
     assert found(model, binary()) == {}
@@ -155,7 +188,7 @@ def test_weights_by_type_and_weights_that_are_nan():
         model["head"].weight[0, 0] = torch.nan
     findings = found(model, binary())
     assert set(findings) == {("weights", "lin"), ("nonfinite", "head.weight")}
-    assert "in 64 of 128 outputs" in findings["weights", "lin"]
+    assert "in 64 of 128 outputs: they are so small" in findings["weights", "lin"]
 
 
 def test_what_is_left_in_32_bits():
