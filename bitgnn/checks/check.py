@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Sequential
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.nn import GCNConv, SGConv
 from torch_geometric.typing import SparseTensor
@@ -11,6 +11,7 @@ from bitgnn.checks.features import check_features
 from bitgnn.checks.finding import Finding
 from bitgnn.checks.sample import sample_rows
 from bitgnn.checks.weights import check_weights
+from bitgnn.nn import BitSGC
 from bitgnn.nn.twin import find_linears, is_ternary
 from bitgnn.quant import QuantConfig
 
@@ -60,7 +61,8 @@ def check(
 
     Raises:
         TypeError: If :obj:`model` or :obj:`data` has another type.
-        ValueError: If the features are no matrix.
+        ValueError: If there are no features, or they are no matrix, have no rows, or have another
+            width than the model says to take.
     """
     if not isinstance(model, Module):
         raise TypeError(f"'model' must be a torch.nn.Module (got {type(model).__name__})")
@@ -68,6 +70,11 @@ def check(
         raise TypeError(
             "'data' must be a torch_geometric.data.Data or HeteroData with features 'x' (got "
             f"{type(data).__name__}); of a bitgnn task it is 'task.data'"
+        )
+    if not any(store.get("x") is not None for store in data.stores):
+        raise ValueError(
+            "'data' has no features 'x': set 'data.x', a matrix with a row of features per node "
+            f"(got {data.keys()})"
         )
     return [
         *(finding for store in data.stores for finding in _check_store(model, store, normalize)),
@@ -95,9 +102,20 @@ def _check_nodes(
         raise ValueError(
             f"'{where}' must be a matrix with a row of features per node (got {shape})"
         )
+    if x.size(0) == 0:
+        raise ValueError(
+            f"'{where}' has no rows: pass the graph that the model will be called with (got "
+            f"{tuple(x.size())})"
+        )
     rows = sample_rows(x)
     sampled = f" (of a sample of {rows.size(0):,})" if rows.size(0) < x.size(0) else ""
     rows = rows if normalize is None else normalize(rows)
+    takes = _takes(model) if where == "x" else None  # Types of nodes may have layers of their own.
+    if takes is not None and takes != rows.size(1):
+        raise ValueError(
+            f"'{where}' has {rows.size(1)} columns, but the model takes {takes}: pass the features "
+            "that it will be called with, or build it for as many as these"
+        )
     yield from check_features(rows, _receives(model, x.size(1)), where, sampled)
 
 
@@ -115,6 +133,22 @@ def _check_edges(model: Module, values: Tensor, where: str) -> Iterator[Finding]
             where,
             "Negative weights: the GCN normalization takes roots of their sums, which may be NaN",
         )
+
+
+def _takes(model: Module) -> int | None:
+    """The width of features that a model says to take; a class of its own may not say it."""
+    for name in ("in_channels", "in_features"):
+        width = getattr(model, name, None)
+        width = width[0] if isinstance(width, tuple) else width
+        if isinstance(width, int):
+            return width if width > 0 else None  # It is lazy.
+    if isinstance(model, BitSGC):
+        return _takes(model.conv)
+    if isinstance(model, Sequential):
+        with_parameters = (each for each in model if next(each.parameters(), None) is not None)
+        first = next(with_parameters, None)
+        return None if first is None else _takes(first)
+    return None
 
 
 def _receives(model: Module, width: int) -> QuantConfig | None:

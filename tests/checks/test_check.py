@@ -6,7 +6,7 @@ from torch_geometric.data import Data, HeteroData
 from torch_geometric.nn import GCN, RGCNConv
 
 from bitgnn import QuantConfig, check, convert, task
-from bitgnn.nn import BitGCN, BitGraphSAGE, BitHeteroLinear, BitLinear, BitMLP
+from bitgnn.nn import BitGCN, BitGraphSAGE, BitHeteroLinear, BitLinear, BitMLP, BitSGC
 from bitgnn.quant import quantize_rows
 
 EDGE_INDEX = torch.tensor([[0, 1], [1, 0]])
@@ -256,4 +256,42 @@ def test_wrong_types():
         check(mlp(16), task("Digits"))
     with pytest.raises(ValueError, match=r"'x' must be a matrix .*\(16,\)"):
         check(mlp(16), Data(x=torch.ones(16)))
-    assert check(mlp(16), Data(edge_index=EDGE_INDEX)) == []
+
+
+def test_data_without_features():
+    for data in (Data(edge_index=EDGE_INDEX), Data(x=None, edge_index=EDGE_INDEX), HeteroData()):
+        with pytest.raises(ValueError, match="'data' has no features 'x': set 'data.x'"):
+            check(mlp(16), data)
+    with pytest.raises(ValueError, match=r"'x' has no rows: .*\(0, 16\)"):
+        check(mlp(16), Data(x=torch.ones(0, 16)))
+    data = HeteroData()
+    data["paper"].x = torch.ones(0, 16)
+    with pytest.raises(ValueError, match=r"'paper.x' has no rows"):
+        check(mlp(16), data)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        mlp(16),
+        BitGCN(16, 64, 2, 3),
+        BitSGC(16, 3),
+        BitGraphSAGE((16, 16), 64, 2, 3),
+        BitLinear(16, 64),
+        nn.Sequential(nn.Dropout(), nn.Linear(16, 64)),
+    ],
+)
+def test_features_of_another_width(model):
+    for layout in ("clone", "to_sparse_csr"):
+        x = getattr(binary(), layout)()
+        assert {finding.kind for finding in check(model, Data(x=x))} <= {"32-bit"}
+        x = getattr(binary(500, 5), layout)()
+        with pytest.raises(ValueError, match="'x' has 5 columns, but the model takes 16: pass"):
+            check(model, Data(x=x))
+
+
+def test_features_that_a_model_says_nothing_of():
+    # It may read them beside others.
+    assert found(nn.ModuleDict({"lin": BitLinear(20, 64)}), binary()) == {}
+    assert found(nn.Sequential(nn.ModuleDict({"lin": BitLinear(20, 64)})), binary()) == {}
+    assert found(BitGCN(-1, 64, 2, 3), binary()) == {}

@@ -6,7 +6,10 @@ from torch_geometric.data import Data
 from torch_geometric.nn import RGCNConv
 
 from bitgnn import check, convert
+from bitgnn.nn import BitLinear
 from tests.reliability.bad_input import BadInput, CommandError, command
+
+EDGES = torch.tensor([[0, 1], [1, 2]])
 
 BAD_INPUTS = [
     BadInput(
@@ -50,5 +53,26 @@ BAD_INPUTS = [
         lambda folder: check(nn.Linear(4, 2), Data(x=torch.ones(4))),
         ValueError,
         "(got (4,))",
+    ),
+    BadInput(
+        "check(model, data)",
+        "no features",
+        lambda folder: check(BitLinear(4, 2), Data(x=None, edge_index=EDGES)),
+        ValueError,
+        "set 'data.x', a matrix with a row of features per node (got ['edge_index'])",
+    ),
+    BadInput(
+        "check(model, data)",
+        "features of no nodes",
+        lambda folder: check(BitLinear(4, 2), Data(x=torch.ones(0, 4), edge_index=EDGES)),
+        ValueError,
+        "'x' has no rows",
+    ),
+    BadInput(
+        "check(model, data)",
+        "features of another width",
+        lambda folder: check(BitLinear(4, 2), Data(x=torch.ones(3, 5), edge_index=EDGES)),
+        ValueError,
+        "'x' has 5 columns, but the model takes 4",
     ),
 ]
