@@ -89,8 +89,8 @@ def number_of_nodes(num_nodes: Any, name: str = "num_nodes") -> int:
         ValueError: If it is negative, or larger than packed models count.
     """
     try:
-        if isinstance(num_nodes, bool):
-            raise TypeError
+        if isinstance(num_nodes, bool) or getattr(num_nodes, "dtype", None) == torch.bool:
+            raise TypeError  # Python and torch would take it for 0 or 1.
         found = operator.index(num_nodes)
     except TypeError:
         raise TypeError(f"'{name}' must be an integer (got {num_nodes!r})") from None
