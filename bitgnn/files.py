@@ -1,5 +1,6 @@
 r"""Files and folders that are written whole or not at all."""
 
+import errno
 import os
 import re
 import secrets
@@ -41,7 +42,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         content (bytes): The content.
 
     Raises:
-        ValueError: If :obj:`path` exists and is no regular file.
+        ValueError: If :obj:`path` exists and is no regular file, or leads nowhere.
         OSError: If it cannot be written.
     """
     before = _regular(path)
@@ -79,7 +80,7 @@ def move_whole(source: Path, path: str | os.PathLike[str]) -> None:
         path (str or Path): The file.
 
     Raises:
-        ValueError: If :obj:`path` exists and is no regular file.
+        ValueError: If :obj:`path` exists and is no regular file, or leads nowhere.
     """
     before = _regular(path)
     target = Path(os.path.realpath(path))
@@ -207,6 +208,12 @@ def _regular(path: str | os.PathLike[str]) -> os.stat_result | None:
         return None
     except NotADirectoryError:  # A file where a folder should be: making the folder tells which.
         return None
+    except OSError as error:  # Links that lead to each other, a name that is too long.
+        is_loop = error.errno == errno.ELOOP
+        problem = "a symbolic link leads back to itself" if is_loop else error.strerror
+        raise ValueError(
+            f"Cannot write '{os.fspath(path)}': {problem}; name another place"
+        ) from error
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
         raise ValueError(

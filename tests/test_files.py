@@ -172,6 +172,17 @@ def test_threads_write_one_file(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("check", [check_writable, lambda path: write_whole(path, b"new")])
+def test_paths_that_lead_nowhere(check, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / "loop" / "file"):
+        with pytest.raises(ValueError, match=f"Cannot write '{path}': a symbolic link leads back"):
+            check(path)
+    with pytest.raises(ValueError, match="Cannot write '.*File name too long; name another place"):
+        check(tmp_path / ("x" * 1000))
+    assert names(tmp_path) == ["loop"]
+
+
 def test_check_writable_creates_nothing(tmp_path, monkeypatch):
     check_writable(tmp_path / "new" / "folder" / "file")
     check_folder(tmp_path / "new" / "folder")

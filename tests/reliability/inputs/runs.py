@@ -63,6 +63,12 @@ def file_for_a_folder(folder: Path) -> Path:
     return folder / "file" / "result"
 
 
+def loop(folder: Path) -> Path:
+    path = folder / "loop"
+    path.symlink_to(path.name)
+    return path
+
+
 def nested(folder: Path) -> Path:
     path = folder / "run.json"
     path.write_text("[" * 100_000)
@@ -150,6 +156,9 @@ BAD_INPUTS = [
     BadInput("bitgnn pack -o", "a pipe or a device",
              lambda folder: command("pack", "0", "-o", "/dev/null"),
              CommandError, "'/dev/null' is a device"),
+    BadInput("bitgnn pack -o", "a symbolic link to itself",
+             lambda folder: command("pack", "0", "-o", loop(folder)),
+             CommandError, "Cannot write 'loop': a symbolic link leads back to itself; name"),
     BadInput("write_whole", "a folder in place of a file",
              lambda folder: write_whole(folder, b""), ValueError, "is a folder"),
     BadInput("Checkpoint(resume=True)", "a file with a flipped bit",
