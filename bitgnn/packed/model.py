@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.optim.swa_utils import AveragedModel
 from torch_geometric.typing import Adj
 
 from bitgnn.kernels.plain import plain
@@ -22,6 +24,14 @@ from bitgnn.packed.trits import TRITS
 from bitgnn.packed.validate import as_floats, validate, widths
 
 FEATURES = (*NUMBERS, torch.bool)
+
+# What holds a model, and under which name.
+WRAPPERS: dict[type[nn.Module], str] = {
+    nn.DataParallel: "module",
+    nn.parallel.DistributedDataParallel: "module",
+    AveragedModel: "module",
+    OptimizedModule: "_orig_mod",
+}
 
 
 class PackedModel:
@@ -312,6 +322,7 @@ def pack(model: nn.Module) -> PackedModel:
     if not isinstance(model, nn.Module):
         raise TypeError(f"'model' must be a torch.nn.Module (got {type(model).__name__})")
     for name, module in model.named_modules():
+        _check_whole(name, module)
         strength: Any = getattr(module, "strength", 1.0)
         if strength != 1.0:
             raise ValueError(
@@ -323,6 +334,17 @@ def pack(model: nn.Module) -> PackedModel:
         program = trace_hetero(model, nodes, relations) if nodes else trace(model)
     validate(program)
     return PackedModel(as_floats(program), {"model": type(model).__name__})
+
+
+def _check_whole(name: str, module: nn.Module) -> None:
+    """Refuses what holds a model in order to call it otherwise, and not to do something else."""
+    held = next((held for kind, held in WRAPPERS.items() if isinstance(module, kind)), None)
+    if held is not None:
+        path = f"model.{name}" if name else "model"
+        raise ValueError(
+            f"'{path}', of type {type(module).__name__}, holds the model: "
+            + (f"replace it by '{path}.{held}'" if name else f"pack '{path}.{held}'")
+        )
 
 
 def load(path: str | os.PathLike[str]) -> PackedModel:

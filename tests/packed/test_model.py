@@ -338,3 +338,20 @@ def test_outputs_have_one_shape(out, graph):
     packed = pack(settle(BitGCN(8, 16, 2, 5)))
     with pytest.raises(ValueError, match=rf"'out' must be contiguous.*shape \({NODES}, 5\)"):
         packed(*graph, out=out)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "held"),
+    [
+        (nn.DataParallel, "module"),
+        (torch.optim.swa_utils.AveragedModel, "module"),
+        (torch.compile, "_orig_mod"),
+    ],
+)
+def test_what_holds_a_model_is_not_packed_itself(wrap, held):
+    model = BitMLP([4, 8, 2]).eval()
+    with pytest.raises(ValueError, match=f"holds the model: pack 'model.{held}'$"):
+        pack(wrap(model))
+    with pytest.raises(ValueError, match=f"'model.0', of type .*: replace it by 'model.0.{held}'$"):
+        pack(nn.Sequential(wrap(model)))
+    assert repr(pack(getattr(wrap(model), held))) == repr(pack(model))

@@ -70,6 +70,20 @@ def _sparse_derivative(folder):
 BAD_INPUTS = [
     BadInput(
         "pack(model)",
+        "a model in DataParallel",
+        lambda folder: pack(nn.DataParallel(BitLinear(4, 2))),
+        ValueError,
+        "pack 'model.module'",
+    ),
+    BadInput(
+        "pack(model)",
+        "a compiled model",
+        lambda folder: pack(torch.compile(BitLinear(4, 2))),
+        ValueError,
+        "pack 'model._orig_mod'",
+    ),
+    BadInput(
+        "pack(model)",
         "a layer with a forward hook",
         lambda folder: pack(_hooked(BitGCN(4, 8, 2, 3), "convs.0.lin")),
         Unsupported,
