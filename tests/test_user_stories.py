@@ -113,10 +113,10 @@ def test_packed_model_is_the_trained_one(cora, tmp_path):
 
 def test_training_in_batches_is_killed_and_goes_on(cora, data_root, tmp_path):
     words = "train --dataset Cora --model sage --recipe scratch --set batch=random num_parts=4"
-    command = [sys.executable, "-m", "bitgnn", *words.split(), "epochs=40", "--json"]
+    command = [sys.executable, "-m", "bitgnn", *words.split(), "epochs=20", "--json"]
     root = ["--root", str(data_root)]
     subprocess.run([*command, "whole.json", *root], cwd=tmp_path, check=True, capture_output=True)
-    written = ["--checkpoint", "runs", "--every-epochs", "5"]
+    written = ["--checkpoint", "runs", "--every-epochs", "4"]
     process = subprocess.Popen([*command, "killed.json", *root, *written], cwd=tmp_path)
     while process.poll() is None and not list(tmp_path.glob("runs/*.safetensors")):
         time.sleep(0.01)

@@ -1,7 +1,6 @@
 r"""Handwritten digits as a graph: real data that needs no download."""
 
 import torch
-from sklearn.datasets import load_digits
 from torch_geometric.data import Data
 from torch_geometric.utils import to_undirected
 
@@ -16,6 +15,8 @@ def digits_graph(num_neighbors: int = 10) -> Data:
         num_neighbors (int, optional): The number of nearest neighbours (by Euclidean distance)
             that each image points to before edges are mirrored. (default: :obj:`10`)
     """
+    from sklearn.datasets import load_digits  # Takes a second to load.
+
     pixels, labels = load_digits(return_X_y=True)
     x = torch.from_numpy(pixels)
     # Pixels are integers from 0 to 16, so these squared distances are exact. Together with a

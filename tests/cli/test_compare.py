@@ -185,7 +185,7 @@ def test_run_that_is_killed_goes_on(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("BITGNN_CACHE", str(tmp_path / "cache"))
     line = (
         "compare --dataset Digits --model mlp --precision fp32 absmean --seeds 5 "
-        "--set epochs=100 --workers"
+        "--set epochs=40 --workers"
     )
     store = tmp_path / "killed.sqlite"
     process = start(f"{line} 2 --store {store}", tmp_path)
