@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch_geometric import EdgeIndex, Index
 
 REFUSED = "pass a plain tensor in CPU memory"
@@ -79,6 +80,8 @@ def extent(x: Tensor) -> int:
 
 
 def _unwrapped(x: Tensor) -> Tensor:
+    if type(x) is Parameter:  # One that is sparse has no `as_subclass`.
+        return x.detach()
     with torch._C.DisableTorchFunctionSubclass():
         if isinstance(x, (EdgeIndex, Index)):
             return x.as_tensor()

@@ -146,7 +146,7 @@ def check_operand(x: Tensor, name: str) -> None:
             or a transform of :mod:`torch.func` cannot follow it.
     """
     known = x.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo) and x.dim() == 2
-    if not known or not x.is_cpu or type(x) is not Tensor:
+    if not known or not x.is_cpu or type(x) not in native.PLAIN:
         return
     if torch.compiler.is_compiling():
         return

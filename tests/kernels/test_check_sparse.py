@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bitgnn import pack
 from bitgnn.kernels import native, with_self_loops
 from bitgnn.kernels.attention import is_sound
 from bitgnn.kernels.sparse import check_operand, check_sparse
@@ -145,6 +146,20 @@ def test_layers_refuse_wrong_indices(layer, layout):
             if "linear" not in layer:
                 with pytest.raises((ValueError, RuntimeError, IndexError)):
                     model(torch.eye(SIZE), damaged(*case))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("layer", ["gcn", "sage", "sage, max", "gat, no self-loops"])
+def test_a_matrix_that_is_a_parameter_is_one_like_any_other(layer):
+    torch.manual_seed(12)
+    model, x = LAYERS[layer]().eval(), torch.randn(SIZE, SIZE)
+    adj_t = torch.eye(SIZE).to_sparse_csr()
+    parameter = torch.nn.Parameter(adj_t, requires_grad=False)
+    assert torch.equal(model(x, parameter), model(x, adj_t))
+    assert torch.equal(pack(model)(x, parameter), pack(model)(x, adj_t))
+    adj_t.col_indices().numpy()[3] = 10**9
+    with pytest.raises(ValueError, match="its columns are from 0 to 1000000000"):
+        model(x, parameter)
 
 
 def test_indices_that_are_rewritten_unseen_are_refused():
