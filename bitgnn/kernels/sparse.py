@@ -17,6 +17,9 @@ from bitgnn.kernels.memo import Memo
 from bitgnn.kernels.plain import check_extent
 from bitgnn.quant.straight_through import is_differentiated, is_transformed
 
+LAYOUTS = (
+    torch.sparse_csr, torch.sparse_csc, torch.sparse_coo, torch.sparse_bsr, torch.sparse_bsc,
+)  # fmt: skip
 BLOCK_ROWS = 2**12  # Of 64 channels: 1 MiB, which a core's caches hold.
 BLOCK_VALUES = 16  # A block pays if its columns have so many values.
 PAYS = 0.4  # The share of entries other than zero below which a CSR matrix is the faster form.
@@ -47,7 +50,7 @@ def csr_matrix(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, ...]
 
 
 def check_sparse(x: Tensor, name: str) -> None:
-    r"""Refuses a sparse matrix (CSR, CSC or COO) with indices that are not within its shape, or
+    r"""Refuses a sparse matrix (CSR, CSC, BSR, BSC or COO) with indices that are not within its shape, or
     with parts that are not within their memory, which torch does not look for when it makes or
     multiplies one.
 
@@ -65,6 +68,13 @@ def check_sparse(x: Tensor, name: str) -> None:
         check_rows(x.crow_indices(), x.col_indices(), x.shape, values.size(0), name)
     elif x.layout == torch.sparse_csc:
         check_rows(x.ccol_indices(), x.row_indices(), x.shape[::-1], values.size(0), name)
+    elif x.layout in (torch.sparse_bsr, torch.sparse_bsc):  # The same of blocks.
+        rows, columns = (size // of for size, of in zip(x.shape, values.shape[1:], strict=True))
+        if x.layout == torch.sparse_bsr:
+            parts, shape = (x.crow_indices(), x.col_indices()), (rows, columns)
+        else:
+            parts, shape = (x.ccol_indices(), x.row_indices()), (columns, rows)
+        check_rows(*parts, shape, values.size(0), name)
     else:
         indices = x._indices()
         size = torch.tensor(x.shape[: x.sparse_dim()], device="cpu").view(-1, 1)
@@ -138,15 +148,14 @@ def check_operand(x: Tensor, name: str) -> None:
     values.
 
     Args:
-        x (torch.Tensor): The matrix; anything but a CSR, CSC or COO matrix on a CPU is passed over.
+        x (torch.Tensor): The matrix; anything but a sparse matrix on a CPU is passed over.
         name (str): What it is, for the error.
 
     Raises:
         ValueError: If its indices are not within its shape, its parts reach beyond their storages,
             or a transform of :mod:`torch.func` cannot follow it.
     """
-    known = x.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo) and x.dim() == 2
-    if not known or not x.is_cpu or type(x) not in native.PLAIN:
+    if x.layout not in LAYOUTS or x.dim() != 2 or not x.is_cpu or type(x) not in native.PLAIN:
         return
     if torch.compiler.is_compiling():
         return
@@ -155,7 +164,7 @@ def check_operand(x: Tensor, name: str) -> None:
             f"torch.func.grad and jvp cannot follow a sparse matrix in CSR or CSC form: pass "
             f"'{name}' dense"
         )
-    if not torch._C._are_functorch_transforms_active():
+    if not torch._C._functorch.is_functorch_wrapped_tensor(x):  # vmap may leave it as it is.
         check_sparse(x, name)
 
 

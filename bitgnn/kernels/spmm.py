@@ -35,11 +35,19 @@ def spmm(adj_t: Adj, x: Tensor, reduce: str = "sum") -> Tensor:
     """
     # TorchScript knows no sparse layouts; a nested `if` keeps them out of its sight.
     if not torch.jit.is_scripting():
-        if isinstance(adj_t, Tensor) and is_fast(adj_t) and reduce in ("sum", "add", "mean"):
-            return _fast(adj_t, x, reduce)
         if isinstance(adj_t, Tensor):
+            sums = reduce in ("sum", "add", "mean")
+            if sums and is_fast(adj_t) and not _learns_values(adj_t, x):
+                return _fast(adj_t, x, reduce)
             return _of_torch(adj_t, x, reduce)
     return torch_geometric.utils.spmm(adj_t, x, reduce)
+
+
+@torch.jit.unused
+def _learns_values(adj_t: Tensor, x: Tensor) -> bool:
+    """Whether values of a sparse matrix need a gradient, for which there are no kernels."""
+    sparse_x = x.requires_grad and x.layout != torch.strided
+    return torch.is_grad_enabled() and (adj_t.requires_grad or sparse_x)
 
 
 @torch.jit.unused

@@ -148,6 +148,30 @@ def test_layers_refuse_wrong_indices(layer, layout):
                     model(torch.eye(SIZE), damaged(*case))
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_refuse_wrong_indices_under_vmap(layer):
+    torch.manual_seed(12)
+    model, adj_t, x = LAYERS[layer]().eval(), torch.eye(SIZE).to_sparse_csr(), torch.ones(2, SIZE)
+    given = (adj_t,) if "linear" in layer else (torch.eye(SIZE), adj_t)
+    call = torch.func.vmap(lambda scale: model(*given).to_dense() * scale.sum())
+    call(x)
+    adj_t.col_indices().numpy()[3] = 10**9
+    with pytest.raises(ValueError, match="its columns are from 0 to 1000000000"):
+        call(x)
+
+
+@pytest.mark.parametrize("layout", ["bsr", "bsc"])
+def test_matrices_of_blocks(layout):
+    make = getattr(torch.eye(SIZE), f"to_sparse_{layout}")
+    x = make((2, 3))
+    check_sparse(x, "x")
+    (x.col_indices() if layout == "bsr" else x.row_indices())[1] = 9
+    with pytest.raises(ValueError, match="'x' is a sparse matrix of shape ..*but its columns are"):
+        check_sparse(x, "x")
+    with pytest.raises(ValueError, match="'x' is a sparse matrix"):
+        BitLinear(SIZE, 3, quant=None)(x)
+
+
 @pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.parametrize("layer", ["gcn", "sage", "sage, max", "gat, no self-loops"])
 def test_a_matrix_that_is_a_parameter_is_one_like_any_other(layer):

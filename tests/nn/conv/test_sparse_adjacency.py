@@ -193,3 +193,22 @@ def test_off_still_scripts(case, edge_index):
     conv, _ = build(case)
     x = torch.randn(N, F_IN)
     torch.testing.assert_close(torch.jit.script(conv)(x, edge_index), conv(x, edge_index))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "gat" not in case])
+def test_gradients_of_learned_weights_of_edges(case, adj_t):
+    original, twin, kwargs = CASES[case]
+    torch.manual_seed(1)
+    pygs, off, ternary = (
+        make(F_IN, F_OUT, **kwargs, **quant)
+        for make, quant in ((original, {}), (twin, {"quant": None}), (twin, {}))
+    )
+    off.load_state_dict(pygs.state_dict())
+    weight = torch.rand(adj_t.values().numel(), requires_grad=True)
+    x, found = torch.randn(N, F_IN), []
+    for conv in (pygs, off, ternary):
+        parts = adj_t.crow_indices(), adj_t.col_indices(), weight
+        out = conv(x, torch.sparse_csr_tensor(*parts, adj_t.shape))
+        found.append(torch.autograd.grad(out.square().sum(), weight)[0])
+    torch.testing.assert_close(found[1], found[0])
+    assert bool(found[2].isfinite().all()) and bool(found[2].any())
