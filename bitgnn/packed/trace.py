@@ -44,12 +44,10 @@ def trace(model: nn.Module) -> Program:
         if lower(alone, model, "", 0, weight is not None) is not None:  # A layer alone.
             return Program(simplify(alone.steps))
         graph = graph_of(model)
-        may_lack = weight is not None and weight.default is not inspect.Parameter.empty
-        if may_lack and _calls(graph) != _calls(graph_of(model, weighted=False)):
+        if weight is not None and _calls(graph) != _calls(graph_of(model, weighted=False)):
             raise Unsupported(
                 f"'{type(model).__name__}' does something else without '{WEIGHTS}' than with it, "
-                f"and a packed model has no branches: write two models, or give '{WEIGHTS}' no "
-                "default"
+                "and a packed model has no branches: write two models"
             )
         return Reader(model, graph).program()
 
@@ -182,8 +180,8 @@ def graph_of(model: nn.Module, called: str = "", weighted: bool = True) -> fx.Gr
         model (torch.nn.Module): The model; arguments that have a default are left at it, apart
             from the graph and the weights of its edges.
         called (str, optional): What it is called in errors. (default: the name of its class)
-        weighted (bool, optional): If set to :obj:`False`, weights are left at their default, too.
-            (default: :obj:`True`)
+        weighted (bool, optional): If set to :obj:`False`, weights are left at their default, too,
+            or are :obj:`None`. (default: :obj:`True`)
 
     Raises:
         ValueError: If what it does depends on its input.
@@ -196,6 +194,8 @@ def graph_of(model: nn.Module, called: str = "", weighted: bool = True) -> fx.Gr
         for name, parameter in parameters.items()
         if name not in given and parameter.default is not inspect.Parameter.empty
     }
+    if not weighted:
+        fixed.setdefault(WEIGHTS, None)
     try:
         return _Tracer().trace(model, concrete_args=fixed)
     except Unsupported:
@@ -264,14 +264,14 @@ class Reader:
     def _check_in_place(self, node: fx.Node) -> None:
         """Refuses an operation in place on a value that is read later, which would find the result:
         a program has no value that changes."""
-        if not _writes(node, self.model) or not isinstance(node.args[0], fx.Node):
+        if not writes(node, self.model) or not isinstance(node.args[0], fx.Node):
             return
         written = self.values[node.args[0]]
         # Dropout hands on the tensor itself, which then has two names.
         later = [
             user
             for name, value in self.values.items()
-            if type(value) is int and value == written
+            if isinstance(value, (int, list)) and value == written
             for user in name.users
             if user is not node and user not in self.values and not _is_check(user)
         ]
@@ -388,8 +388,13 @@ def _bound(
     return [given.get(name, default) for name, default in zip(names, defaults, strict=True)]
 
 
-def _writes(node: fx.Node, model: nn.Module) -> bool:
-    """Whether a call writes its result to its first argument."""
+def writes(node: fx.Node, model: nn.Module) -> bool:
+    r"""Whether a call writes its result to its first argument.
+
+    Args:
+        node (torch.fx.Node): The call.
+        model (torch.nn.Module): The model that makes it.
+    """
     if node.op == "call_module":
         return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     if node.op not in ("call_function", "call_method") or not node.args:

@@ -16,6 +16,7 @@ from bitgnn.packed.trace import (
     check_unaltered,
     graph_of,
     in_evaluation,
+    writes,
 )
 
 AGGREGATIONS = ("sum", "mean", "max", "cat")
@@ -47,7 +48,8 @@ def trace_hetero(model: nn.Module, nodes: list[str], relations: list[Relation]) 
         for node in reversed(graph.nodes):
             if node.op == "call_module":
                 node.target = str(node.target).removeprefix("model.")
-            if not node.users and node.op not in ("placeholder", "output"):
+            in_use = node.users or node.op in ("placeholder", "output") or writes(node, model)
+            if not in_use:
                 graph.erase_node(node)  # Such as what the last layer makes of other types.
         program = _HeteroReader(model, graph).program()
     types(program.steps)  # It mixes none.
