@@ -50,9 +50,9 @@ def csr_matrix(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, ...]
 
 
 def check_sparse(x: Tensor, name: str) -> None:
-    r"""Refuses a sparse matrix (CSR, CSC, BSR, BSC or COO) with indices that are not within its shape, or
-    with parts that are not within their memory, which torch does not look for when it makes or
-    multiplies one.
+    r"""Refuses a sparse matrix (CSR, CSC, BSR, BSC or COO) with indices that are not within its
+    shape, or with parts that are not within their memory, which torch does not look for when it
+    makes or multiplies one.
 
     Args:
         x (torch.Tensor): The matrix.

@@ -34,13 +34,18 @@ def spmm(adj_t: Adj, x: Tensor, reduce: str = "sum") -> Tensor:
           differ from zero
     """
     # TorchScript knows no sparse layouts; a nested `if` keeps them out of its sight.
-    if not torch.jit.is_scripting():
+    if not torch.jit.is_scripting():  # noqa: SIM102
         if isinstance(adj_t, Tensor):
-            sums = reduce in ("sum", "add", "mean")
-            if sums and is_fast(adj_t) and not _learns_values(adj_t, x):
-                return _fast(adj_t, x, reduce)
-            return _of_torch(adj_t, x, reduce)
+            return _of_matrix(adj_t, x, reduce)
     return torch_geometric.utils.spmm(adj_t, x, reduce)
+
+
+@torch.jit.unused
+def _of_matrix(adj_t: Tensor, x: Tensor, reduce: str) -> Tensor:
+    sums = reduce in ("sum", "add", "mean")
+    if sums and is_fast(adj_t) and not _learns_values(adj_t, x):
+        return _fast(adj_t, x, reduce)
+    return _of_torch(adj_t, x, reduce)
 
 
 @torch.jit.unused

@@ -22,6 +22,7 @@ from bitgnn.packed.trace import trace
 from bitgnn.packed.trace_hetero import trace_hetero, types_of
 from bitgnn.packed.trits import TRITS
 from bitgnn.packed.validate import as_floats, validate, widths
+from bitgnn.packed.verify import left_as_it_is, verify
 
 FEATURES = (*NUMBERS, torch.bool)
 
@@ -330,9 +331,12 @@ def pack(model: nn.Module) -> PackedModel:
                 "`set_strength(model, 1.0)`"
             )
     nodes, relations = types_of(model)
-    with torch.no_grad():
+    with torch.no_grad(), left_as_it_is(model):
         program = trace_hetero(model, nodes, relations) if nodes else trace(model)
     validate(program)
+    if not nodes:
+        with torch.no_grad():
+            verify(model, program)
     return PackedModel(as_floats(program), {"model": type(model).__name__})
 
 

@@ -20,7 +20,7 @@ from bitgnn.packed.simplify import simplify
 
 EDGES, WEIGHTS = "edge_index", "edge_weight"
 
-_GRAPHS = (EDGES, "adj_t", "adj")  # The first of these that a forward takes is the graph.
+GRAPHS = (EDGES, "adj_t", "adj")  # The first of these that a forward takes is the graph.
 _DROPOUTS = ("dropout", "alpha_dropout", "feature_alpha_dropout")
 _IN_PLACE = (
     operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv,
@@ -187,7 +187,7 @@ def graph_of(model: nn.Module, called: str = "", weighted: bool = True) -> fx.Gr
         ValueError: If what it does depends on its input.
     """
     parameters = inspect.signature(model.forward).parameters
-    given = {next((name for name in parameters if name in _GRAPHS), EDGES)}
+    given = {next((name for name in parameters if name in GRAPHS), EDGES)}
     given |= {WEIGHTS} if weighted else set()
     fixed = {
         name: parameter.default
@@ -246,7 +246,7 @@ class Reader:
         name = str(node.target)
         if name == WEIGHTS:
             return WEIGHTS
-        if name in _GRAPHS:
+        if name in GRAPHS:
             return EDGES
         if node.args or not node.users or all(map(_is_check, node.users)):
             return None  # Not used, or left at its default.
