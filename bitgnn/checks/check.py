@@ -120,7 +120,7 @@ def _check_nodes(
 
 
 def _check_edges(model: Module, values: Tensor, where: str) -> Iterator[Finding]:
-    values = sample_rows(values.view(values.size(0), -1))
+    values = sample_rows(values.flatten(start_dim=1) if values.dim() > 1 else values.view(-1, 1))
     if not values.isfinite().all():
         yield Finding("nonfinite", where, "NaN or infinite values: so is what they are added to")
     elif (

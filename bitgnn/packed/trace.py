@@ -123,7 +123,13 @@ def _depends_on_mode(module: nn.Module) -> bool:
         return bool(getattr(module, "p", 0.0) > 0.0)
     if isinstance(module, (nn.BatchNorm1d, pyg.BatchNorm)):
         return True
-    return isinstance(module, pyg.GATConv) and module.dropout > 0.0
+    if isinstance(module, pyg.GATConv):
+        return bool(module.dropout > 0.0)
+    if isinstance(module, NOTHING):
+        return False  # A dropout of the caller's own is refused for what it is.
+    # What other classes of the caller's do in training is not known.
+    libraries = ("torch.", "torch_geometric.", "bitgnn.")
+    return isinstance(module, pyg.MLP) or not type(module).__module__.startswith(libraries)
 
 
 def _called(name: str) -> str:
@@ -361,6 +367,11 @@ class Reader:
             (None, *defaults.values()),
             ignored=("inplace", "_stacklevel", "dtype", "training"),
         )
+        if node.kwargs.get("dtype") not in (None, torch.float32):
+            raise Unsupported(
+                f"'{name}' with dtype={node.kwargs['dtype']} cannot be packed: packed models "
+                "compute in torch.float32"
+            )
         return self.builder.emit("act", x, kind=name, **dict(zip(names, values[1:], strict=True)))
 
     def _get_attr(self, node: fx.Node) -> int:

@@ -136,7 +136,7 @@ class _HeteroReader(Reader):
         target: Any = node.target
         name = getattr(target, "__name__", str(target))
         first, *rest = [self._known(each) for each in node.args] or [None]
-        dim = node.kwargs.get("dim")
+        dim = node.kwargs.get("dim") if len(node.kwargs) == 1 else None
         if target is operator.getitem and first == "x":
             return self.builder.emit("pick", 0, nodes=rest[0])
         if target is operator.getitem and first == "edges":
@@ -149,7 +149,8 @@ class _HeteroReader(Reader):
             return _Sum(value for each in node.args for value in self._summands(each, name))
         if target is torch.max and len(node.args) == 2 and not node.kwargs:
             return self._combined(target, [self._value(each, name) for each in node.args])
-        if target is torch.div and isinstance(node.args[1], (int, float)):
+        is_scaled = target is torch.div and not node.kwargs
+        if is_scaled and isinstance(node.args[1], (int, float)):
             return self._scaled(self._value(node.args[0], name), 1.0 / node.args[1])
         return super()._call_function(node)
 

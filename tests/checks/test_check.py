@@ -136,6 +136,13 @@ def test_edge_weights():
     assert found(BitGCN(16, 64, 2, 3), x, edge_attr=torch.randint(3, (2, 4))) == {}
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (0, 3, 2)])
+def test_a_graph_without_edges(shape):
+    edges = torch.empty(2, 0, dtype=torch.long)
+    data = Data(x=torch.rand(5, 8), edge_index=edges, edge_attr=torch.empty(shape))
+    assert check(BitGCN(8, 8, 2, 3), data) == check(BitGCN(8, 8, 2, 3), Data(x=data.x))
+
+
 def test_weights_of_uneven_scale():
     model = mlp(16)
     with torch.no_grad():

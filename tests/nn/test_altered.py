@@ -226,6 +226,11 @@ class Always(nn.Dropout):
         return F.dropout(x, 0.999, training=True)
 
 
+class Dropping(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training)
+
+
 class Stubborn(nn.Dropout):
     """Drops in evaluation, too, by staying in training mode."""
 
@@ -311,6 +316,10 @@ ALTERED = {
     "dropout awake in evaluation": (
         lambda: awake(nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5)), "1"),
         "'1', a Dropout, is in training mode",
+    ),
+    "a block awake in evaluation": (
+        lambda: awake(nn.Sequential(Dropping()), "0"),
+        "'0', a Dropping, is in training mode",
     ),
     "norm awake in evaluation": (
         lambda: awake(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)), "1"),

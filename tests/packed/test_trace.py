@@ -195,6 +195,14 @@ def test_a_function_of_the_same_name_is_not_taken_for_torchs():
         trace(Calls(lambda _, x, h: relu(h)))
 
 
+def test_results_of_another_type_are_refused():
+    with pytest.raises(
+        ValueError, match="'log_softmax' with dtype=torch.bfloat16 cannot be packed"
+    ):
+        trace(Calls(lambda _, x, h: F.log_softmax(h, -1, dtype=torch.bfloat16)))
+    assert acts(trace(Calls(lambda _, x, h: F.softmax(h, -1, dtype=torch.float32))))
+
+
 def test_normalization_over_several_dimensions_is_refused():
     model = nn.Sequential(BitLinear(8, 4), nn.LayerNorm((5, 4)))
     with pytest.raises(ValueError, match="'1' normalizes over 2 dimensions"):

@@ -108,6 +108,38 @@ def test_packed_equals_trained(name, edges):
         assert error.square().mean().sqrt() < 1e-3
 
 
+class InPlace(Net):
+    def forward(self, x_dict, edge_index_dict):
+        x_dict = self.first(x_dict, edge_index_dict)
+        for x in x_dict.values():
+            x.relu_()
+        return self.second(x_dict, edge_index_dict)["paper"]
+
+
+class InPlaceOfSum(Net):
+    def forward(self, x_dict, edge_index_dict):
+        out = self.first(x_dict, edge_index_dict)["paper"]
+        total = torch.add(out, out.tanh())
+        return total + torch.relu_(total)
+
+
+class Rounded(Net):
+    def forward(self, x_dict, edge_index_dict):
+        out = self.first(x_dict, edge_index_dict)["paper"]
+        return torch.div(out, 0.25, rounding_mode="floor")
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [(InPlace, "in place"), (InPlaceOfSum, "in place"), (Rounded, "'div' cannot be packed")],
+)
+def test_what_would_be_lost_is_refused(kind, match, edges):
+    model = kind(relations()).eval()
+    model(X, edges)  # Sizes.
+    with pytest.raises(ValueError, match=match):
+        pack(model)
+
+
 def test_one_step_a_layer_and_none_for_what_nobody_reads(edges):
     model = Net(relations())
     model(X, edges)
