@@ -45,9 +45,16 @@ def left_as_it_is(model: nn.Module) -> Iterator[None]:
             vars(module).clear()
             vars(module).update(found)
         for value, before in contents:
-            if value != before if isinstance(value, set) else list(value) != list(before):
+            if _identities(value) != _identities(before):
                 value.clear()
                 value.extend(before) if isinstance(value, list) else value.update(before)
+
+
+def _identities(container: Any) -> list[Any]:
+    # Tensors in it do not compare to a truth value.
+    if isinstance(container, dict):
+        return [(key, id(value)) for key, value in container.items()]
+    return [id(value) for value in container]
 
 
 def verify(model: nn.Module, program: Program) -> None:

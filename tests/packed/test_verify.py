@@ -89,6 +89,15 @@ def test_models_in_16_bits_and_of_no_parameters():
         pack(model.eval())
 
 
+def test_items_that_are_replaced_are_given_back():
+    model, one, other = Model(remembers), torch.ones(3), torch.zeros(3)
+    model.seen.append(one)
+    model.named = {"h": one}
+    with left_as_it_is(model):
+        model.seen[0] = model.named["h"] = other
+    assert model.seen[0] is one and model.named["h"] is one
+
+
 def test_what_is_set_and_changed_is_given_back():
     model = Model(remembers)
     model.seen.append(1)
